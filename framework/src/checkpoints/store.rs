@@ -1,0 +1,462 @@
+//! The job directory (`--data-dir`) and everything that is done to it: the I/O at the edge of this folder. What its names
+//! mean is in `listing.rs`; what to restore and what to delete is decided elsewhere, by pure functions.
+//!
+//! ```text
+//! LOCK               held by the process that runs the job; names its pid
+//! checkpoints/       manifests, markers, and state/ with the files manifests name
+//! live-<attempt>/    working files of one attempt; worth nothing once it is over
+//! ```
+//!
+//! All calls block; they belong on the coordinator's thread. A failing fsync is fatal and is not tried again: the kernel
+//! may have dropped the pages and would report success. Local file systems only, for the lock and for rename.
+
+use crate::checkpoints::collect::Plan;
+use crate::checkpoints::listing::{FileName, Listed, Listing, STATE};
+use crate::checkpoints::manifest::{Damage, Manifest};
+use crate::operator::Digest;
+use crate::state::snapshot::FileRef;
+use crate::{Attempt, Epoch, Error, ErrorKind};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Component, Path, PathBuf};
+use xxhash_rust::xxh3::Xxh3;
+
+const LOCK: &str = "LOCK";
+const CHECKPOINTS: &str = "checkpoints";
+const LIVE: &str = "live-";
+/// The unit of verifying files: what is read at a time, whatever they hold.
+const BUFFER: usize = 256 * 1024;
+
+/// A job directory, locked for as long as this value lives: recoveries in place keep it.
+#[derive(Debug)]
+pub(crate) struct Store {
+    data_dir: PathBuf,
+    checkpoints: PathBuf,
+    job: String,
+    /// Closing it gives the lock back. The descriptor is O_CLOEXEC, so a child of the process does not inherit it.
+    _lock: File,
+}
+
+impl Store {
+    /// Recovery step 1: makes the directories where they are missing, and takes the lock.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] if another process holds the lock, [`ErrorKind::Io`] if the directory cannot be used.
+    pub(crate) fn open(data_dir: &Path, job: &str) -> Result<Self, Error> {
+        let checkpoints = data_dir.join(CHECKPOINTS);
+        create_durably(data_dir)?;
+        let lock = lock(&data_dir.join(LOCK), job)?;
+        create_durably(&checkpoints.join(STATE))?;
+        Ok(Self { data_dir: data_dir.to_owned(), checkpoints, job: job.to_owned(), _lock: lock })
+    }
+
+    /// The job it was opened for.
+    pub(crate) fn job(&self) -> &str {
+        &self.job
+    }
+
+    /// Where it is.
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// The directory of checkpoints, which the paths in manifests are relative to.
+    pub(crate) fn checkpoints(&self) -> &Path {
+        &self.checkpoints
+    }
+
+    /// Where an attempt keeps its working files. Not created here.
+    pub(crate) fn live(&self, attempt: Attempt) -> PathBuf {
+        self.data_dir.join(format!("{LIVE}{attempt}"))
+    }
+
+    /// Recovery step 2: lists what is there and makes the names durable before anybody acts on them, or a power loss
+    /// could take back the manifest that was just restored [H5]. Manifests are read, the files they name are not: see
+    /// [`verify`](Self::verify).
+    ///
+    /// # Errors
+    /// A refusal for manifests of another job or another version; [`ErrorKind::Io`].
+    pub(crate) fn list(&self) -> Result<Listing, Error> {
+        let mut listing = Listing::default();
+        let manifests: Vec<_> = names(&self.checkpoints)?.iter().filter_map(|name| listing.add(name)).collect();
+        let states = self.checkpoints.join(STATE);
+        names(&states)?.iter().for_each(|name| listing.add_state(name));
+        self.sync()?;
+        sync_dir(&states)?;
+        for (epoch, attempt) in manifests {
+            let path = self.checkpoints.join(FileName::Manifest(epoch, attempt).to_string());
+            let place = self.data_dir.display().to_string();
+            let found = match fs::read(&path) {
+                Ok(bytes) => Listed::judge((epoch, attempt), &bytes, &self.job, &place)?,
+                Err(error) if is_damage(&error) => {
+                    Listed { epoch, attempt, content: Err(Damage::Unreadable(error.to_string())) }
+                }
+                Err(error) => return Err(Error::io(error, "read", &path)),
+            };
+            listing.manifests.push(found);
+        }
+        listing.sort();
+        Ok(listing)
+    }
+
+    /// Protocol step 4: writes a manifest and makes it durable under its name. When this returns, the checkpoint can be
+    /// restored, and where the directory decides it is decided [H4].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`]. Whether the manifest is there is unknown then; recovery finds out.
+    pub(crate) fn put_manifest(&self, manifest: &Manifest) -> Result<Digest, Error> {
+        let (bytes, digest) = manifest.encode()?;
+        if manifest.files().next().is_some() {
+            // Participants sync what is in their files; the names are made durable once for all of them.
+            sync_dir(&self.checkpoints.join(STATE))?;
+        }
+        let (epoch, attempt) = (manifest.epoch, manifest.attempt);
+        let path = self.checkpoints.join(FileName::Manifest(epoch, attempt).to_string());
+        let unfinished = self.checkpoints.join(FileName::Unfinished(epoch, attempt).to_string());
+        write_durably(&unfinished, &bytes)?;
+        // `rename` would replace an older file without a word. That none appears in between is what the lock and the
+        // attempt in the name are for.
+        if path.try_exists().map_err(|e| Error::io(e, "look for", &path))? {
+            return Err(Error::io(io::ErrorKind::AlreadyExists.into(), "replace the manifest", &path));
+        }
+        fs::rename(&unfinished, &path).map_err(|e| Error::io(e, "put the manifest in place at", &path))?;
+        self.sync()?;
+        Ok(digest)
+    }
+
+    /// Makes the names in the directory of checkpoints durable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`]; never to be tried again in this process.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        sync_dir(&self.checkpoints)
+    }
+
+    /// Reads every file a checkpoint needs and compares it with what the manifest says. Takes as long as reading them
+    /// does, and a fixed amount of memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if it cannot be told, such as for want of rights: that is no damage, and no reason to fall back.
+    pub(crate) fn verify(&self, manifest: &Manifest) -> Result<Result<(), Damage>, Error> {
+        let mut buffer = vec![0; BUFFER];
+        for file in manifest.files() {
+            let damaged = |why: String| Ok(Err(Damage::File { path: file.path.clone(), why }));
+            if !is_below(&file.path) {
+                return damaged("this path leads out of the directory of checkpoints".into());
+            }
+            match compare(&self.checkpoints.join(&file.path), file, &mut buffer) {
+                Ok(None) => {}
+                Ok(Some(why)) => return damaged(why),
+                Err(error) if is_damage(&error) => return damaged(error.to_string()),
+                Err(error) => return Err(Error::io(error, "read", &self.checkpoints.join(&file.path))),
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Protocol step 6: notes that a checkpoint was decided and finished, so that a directory that was put back later is
+    /// noticed. Durable with the next fsync of the directory, for it only ever serves to refuse.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`].
+    pub(crate) fn mark_decided(&self, epoch: Epoch) -> Result<(), Error> {
+        let path = self.checkpoints.join(FileName::Decided(epoch).to_string());
+        File::create(&path).map(drop).map_err(|e| Error::io(e, "write the marker", &path))
+    }
+
+    /// Deletes what a plan of [`collect`](super::collect) names: first manifests, then, when it is durable that they are
+    /// gone, what only they needed. What is gone already is no error.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`]. Part of it may be left; the next collection has it on its list again.
+    pub(crate) fn collect(&self, plan: &Plan) -> Result<(), Error> {
+        plan.manifests.iter().try_for_each(|name| remove(&self.checkpoints.join(name)))?;
+        if !plan.manifests.is_empty() {
+            self.sync()?;
+        }
+        plan.files.iter().try_for_each(|name| remove(&self.checkpoints.join(name)))
+    }
+
+    /// Removes the working files of all attempts but one: they are over, for this process holds the lock and has joined
+    /// the threads of its own earlier attempts.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`].
+    pub(crate) fn remove_live_except(&self, attempt: Attempt) -> Result<(), Error> {
+        for name in names(&self.data_dir)? {
+            let over = name.strip_prefix(LIVE).and_then(Attempt::parse).is_some_and(|other| other != attempt);
+            if over {
+                remove(&self.data_dir.join(&name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes the lock and writes the pid of this process into it.
+fn lock(path: &Path, job: &str) -> Result<File, Error> {
+    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let mut file = open.map_err(|e| Error::io(e, "open", path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(held(&mut file, path, job)),
+        Err(TryLockError::Error(error)) => return Err(Error::io(error, "lock", path)),
+    }
+    let pid = std::process::id().to_string();
+    file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).map_err(|e| Error::io(e, "write", path))?;
+    Ok(file)
+}
+
+fn held(file: &mut File, path: &Path, job: &str) -> Error {
+    let mut pid = String::new();
+    // Best effort: the holder may be about to write it. A pid is short; whatever else stands there is not shown whole.
+    let _ = file.rewind().and_then(|()| file.take(20).read_to_string(&mut pid));
+    let holder = match pid.trim().parse::<u32>() {
+        Ok(pid) => format!("process {pid}"),
+        Err(_) => "another process".to_owned(),
+    };
+    Error::new(
+        ErrorKind::Busy,
+        format!(
+            "{holder} holds {}: the job `{job}`, or another one in this directory, is running there. Wait until it has \
+             ended or stop it; give each job a --data-dir of its own",
+            path.display()
+        ),
+    )
+}
+
+/// Creates a directory with its parents, and makes each new name durable in the directory above it.
+fn create_durably(path: &Path) -> Result<(), Error> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match fs::create_dir(path) {
+        Ok(()) => sync_dir(parent),
+        // Who created it may not have come to the fsync: do not rely on it.
+        Err(_) if path.is_dir() => sync_parent_of_old(parent),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_durably(parent)?;
+            fs::create_dir(path).map_err(|e| Error::io(e, "create", path))?;
+            sync_dir(parent)
+        }
+        Err(error) => Err(Error::io(error, "create", path)),
+    }
+}
+
+/// The directory was there before. Its parent may be one that this user may not open, `/` of a mount or a home: then it
+/// is not this program's, and neither was the directory made by it.
+fn sync_parent_of_old(parent: &Path) -> Result<(), Error> {
+    match File::open(parent) {
+        Ok(directory) => directory.sync_all().map_err(|e| Error::io(e, "make durable", parent)),
+        Err(_) => Ok(()),
+    }
+}
+
+fn sync_dir(path: &Path) -> Result<(), Error> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(|e| Error::io(e, "make durable", path))
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut file = File::create(path).map_err(|e| Error::io(e, "create", path))?;
+    file.write_all(bytes).map_err(|e| Error::io(e, "write", path))?;
+    file.sync_all().map_err(|e| Error::io(e, "make durable", path))
+}
+
+/// The names in a directory. One that is not UTF-8 is none of ours.
+fn names(directory: &Path) -> Result<Vec<String>, Error> {
+    let entries = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let entries = entries.map_err(|e| Error::io(e, "list", directory))?;
+    Ok(entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(error, "remove", path)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a path of a manifest stays where it belongs.
+fn is_below(path: &str) -> bool {
+    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// What differs between a file and what the manifest says of it.
+fn compare(path: &Path, expect: &FileRef, buffer: &mut [u8]) -> io::Result<Option<String>> {
+    let mut file = File::open(path)?;
+    let bytes = file.metadata()?.len();
+    if bytes != expect.bytes {
+        return Ok(Some(format!("has {bytes} bytes and should have {}", expect.bytes)));
+    }
+    let mut hash = Xxh3::new();
+    loop {
+        match file.read(buffer) {
+            Ok(0) => break,
+            Ok(n) => hash.update(&buffer[..n]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let checksum = format!("{:032x}", hash.digest128());
+    Ok((checksum != expect.checksum).then(|| format!("its content has the checksum {checksum}, not {}", expect.checksum)))
+}
+
+/// Whether an error means that the data is lost, and not that it cannot be reached for now.
+fn is_damage(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | IsADirectory) || error.raw_os_error() == Some(EIO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::manifest::tests::{attempt, file, manifest};
+    use super::*;
+
+    fn open(directory: &tempfile::TempDir) -> Store {
+        Store::open(&directory.path().join("a/b"), "words").unwrap()
+    }
+
+    /// Writes a file below `checkpoints/` and says what a manifest would say of it.
+    fn write(store: &Store, path: &str, content: &[u8]) -> FileRef {
+        let full = store.checkpoints().join(path);
+        fs::create_dir_all(full.parent().unwrap()).unwrap();
+        fs::write(full, content).unwrap();
+        let checksum = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(content));
+        FileRef { bytes: content.len() as u64, checksum, ..file(path) }
+    }
+
+    #[test]
+    fn a_directory_has_one_holder() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        let error = Store::open(store.data_dir(), "words").unwrap_err();
+        assert_eq!((error.kind(), error.kind().exit_code()), (ErrorKind::Busy, 75));
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+        let data_dir = store.data_dir().to_owned();
+        drop(store);
+        fs::write(data_dir.join(LOCK), "4294967295 and more than a pid").unwrap();
+        let store = Store::open(&data_dir, "words").unwrap();
+        assert_eq!(fs::read_to_string(data_dir.join(LOCK)).unwrap(), std::process::id().to_string());
+        fs::write(data_dir.join(LOCK), "").unwrap();
+        let error = Store::open(store.data_dir(), "words").unwrap_err();
+        assert!(error.to_string().contains("another process holds"), "{error}");
+    }
+
+    #[test]
+    fn a_path_that_is_no_directory_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "").unwrap();
+        assert_eq!(Store::open(&path, "words").unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(Store::open(&path.join("below"), "words").unwrap_err().kind(), ErrorKind::Io);
+    }
+
+    #[test]
+    fn what_is_put_is_listed() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        assert_eq!(store.list().unwrap(), Listing::default());
+        let first = manifest(0, 1, None, &[]);
+        let digest = store.put_manifest(&first).unwrap();
+        let second = manifest(1, 1, Some(digest.clone()), &[]);
+        store.put_manifest(&second).unwrap();
+        store.mark_decided(0).unwrap();
+        store.mark_decided(0).unwrap();
+        write(&store, &format!("state/delta-1-{}-count-0", attempt(1)), b"");
+        write(&store, &format!("tmp-manifest-2-{}", attempt(1)), b"half a mani");
+        write(&store, &format!("manifest-2-{}", attempt(1)), b"damaged");
+        fs::create_dir(store.checkpoints().join(format!("manifest-3-{}", attempt(1)))).unwrap();
+        write(&store, "notes.txt", b"");
+        let listing = store.list().unwrap();
+        assert_eq!(listing.find(&digest), Some(&first));
+        assert_eq!(listing.intact().count(), 2);
+        let epochs: Vec<_> = listing.manifests.iter().map(|m| (m.epoch, m.content.is_ok())).collect();
+        assert_eq!(epochs, [(0, true), (1, true), (2, false), (3, false)]);
+        assert_eq!((listing.decided, listing.states.len(), listing.unfinished.len()), (vec![0], 1, 1));
+        assert_eq!(listing.others, ["notes.txt"]);
+    }
+
+    #[test]
+    fn a_manifest_is_never_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        store.put_manifest(&manifest(0, 1, None, &[])).unwrap();
+        let error = store.put_manifest(&manifest(0, 1, None, &["state/x"])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(store.list().unwrap().intact().next().unwrap().0.files().count(), 0);
+    }
+
+    #[test]
+    fn a_manifest_of_another_job_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        store.put_manifest(&manifest(0, 1, None, &[])).unwrap();
+        let data_dir = store.data_dir().to_owned();
+        drop(store);
+        let error = Store::open(&data_dir, "other").unwrap().list().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.to_string().contains(&data_dir.display().to_string()), "{error}");
+    }
+
+    #[test]
+    fn every_byte_of_every_file_is_verified() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        let content: Vec<u8> = (0..3 * BUFFER as u32 + 17).map(|i| (i % 251) as u8).collect();
+        let mut m = manifest(1, 1, None, &["state/a", "state/dir/b"]);
+        m.states[0].deltas[0].file = write(&store, "state/a", &content);
+        m.states[0].deltas[1].file = write(&store, "state/dir/b", b"");
+        assert_eq!(store.verify(&m).unwrap(), Ok(()));
+        let check = |m: &Manifest, expect: &str| {
+            let found = store.verify(m).unwrap().unwrap_err().to_string();
+            assert!(found.contains(expect), "{found}");
+        };
+        for at in [0, BUFFER, content.len() - 1] {
+            let mut flipped = content.clone();
+            flipped[at] ^= 1;
+            write(&store, "state/a", &flipped);
+            check(&m, "state/a: its content has the checksum");
+        }
+        write(&store, "state/a", &content[1..]);
+        check(&m, "state/a: has 786448 bytes and should have 786449");
+        write(&store, "state/a", &content);
+        fs::remove_file(store.checkpoints().join("state/dir/b")).unwrap();
+        check(&m, "state/dir/b: No such file");
+        check(&manifest(1, 1, None, &["state"]), "state: ");
+        check(&manifest(1, 1, None, &["../LOCK"]), "leads out");
+        check(&manifest(1, 1, None, &["/etc/passwd"]), "leads out");
+        check(&manifest(1, 1, None, &["state/a/below"]), "Not a directory");
+    }
+
+    #[test]
+    fn plans_are_executed_and_may_be_repeated() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        write(&store, "m", b"");
+        write(&store, "state/base/CURRENT", b"");
+        write(&store, "state/kept", b"");
+        let plan = Plan { manifests: vec!["m".into()], files: vec!["state/base".into(), "state/gone".into()] };
+        store.collect(&plan).unwrap();
+        store.collect(&plan).unwrap();
+        assert_eq!(names(store.checkpoints()).unwrap(), ["state"]);
+        assert_eq!(names(&store.checkpoints().join(STATE)).unwrap(), ["kept"]);
+    }
+
+    #[test]
+    fn only_working_files_of_other_attempts_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        for by in 1..4 {
+            fs::create_dir_all(store.live(attempt(by)).join("0")).unwrap();
+        }
+        fs::create_dir(store.data_dir().join("live-show")).unwrap();
+        store.remove_live_except(attempt(2)).unwrap();
+        let mut left = names(store.data_dir()).unwrap();
+        left.sort();
+        assert_eq!(left, ["LOCK", "checkpoints", &format!("live-{}", attempt(2)), "live-show"]);
+    }
+}

@@ -1,0 +1,189 @@
+//! [`Job`]: a name and a topology function, and what it runs with. How it runs is in `runtime/`, its command line in
+//! `cli/`.
+
+use crate::config::{RestartPolicy, Settings};
+use crate::topology::{Graph, Plan, Topology, validate};
+use crate::{BoxError, Error, ErrorKind, Name};
+use serde::Serialize;
+use serde_json::Value;
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+type Build = Arc<dyn Fn(&Topology) -> Result<(), BoxError> + Send + Sync>;
+
+/// Flags of the user's own: how they extend a command line, and how they become settings.
+#[derive(Clone, Copy)]
+pub(crate) struct Flags {
+    pub(crate) augment: fn(clap::Command) -> clap::Command,
+    pub(crate) read: fn(&clap::ArgMatches) -> Result<Value, BoxError>,
+}
+
+/// A topology with its name and settings. The name is the identity of the job: its state belongs to it.
+///
+/// Setters give defaults; flags of the command line override them.
+#[derive(Clone)]
+#[must_use = "call `.main()` or `.run()`"]
+pub struct Job {
+    pub(crate) name: String,
+    build: Build,
+    pub(crate) flags: Option<Flags>,
+    /// From the command line.
+    pub(crate) flag_values: Value,
+    /// From [`Job::config`], stronger than all else.
+    config: Value,
+    pub(crate) settings: Settings,
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("name", &self.name).field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Job {
+    /// A job that runs what `topology` builds. The function is called at each start, at each recovery in place, and to
+    /// describe the job, so it does nothing but build.
+    pub fn new(
+        name: impl Name,
+        topology: impl Fn(&Topology) -> Result<(), BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        let name = name.into_name();
+        let settings = Settings::new(&name);
+        Self { name, build: Arc::new(topology), flags: None, flag_values: Value::Null, config: Value::Null, settings }
+    }
+
+    /// Settings of the job's own, as flags of its commands `run` and `topology`; the topology reads them with
+    /// [`Topology::config`].
+    pub fn settings<T: clap::Args + Serialize>(mut self) -> Self {
+        self.flags = Some(Flags {
+            augment: T::augment_args,
+            read: |matches| Ok(serde_json::to_value(T::from_arg_matches(matches)?)?),
+        });
+        self
+    }
+
+    /// Values for [`Topology::config`], stronger than the command line: for tests and for programs that embed the job.
+    pub fn config(mut self, value: impl Serialize) -> Self {
+        self.config = serde_json::to_value(value).unwrap_or(Value::Null);
+        self
+    }
+
+    /// Where checkpoints and working state live; `millstream-data/<job>` if not set. One running instance per directory.
+    pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.settings.data_dir = directory.into();
+        self
+    }
+
+    /// How often a checkpoint is taken, start to start; 1 s if not set. What it costs grows with what changes in between,
+    /// not with the state.
+    pub fn checkpoint_interval(mut self, every: Duration) -> Self {
+        self.settings.checkpoint_interval = every;
+        self
+    }
+
+    /// The least time between the end of a checkpoint and the start of the next; 0 if not set.
+    pub fn checkpoint_pause(mut self, pause: Duration) -> Self {
+        self.settings.checkpoint_pause = pause;
+        self
+    }
+
+    /// After so long a checkpoint counts as failed and is warned of; 1 min if not set. It is waited for `tolerated` times
+    /// more (2 if not set) before the attempt fails.
+    pub fn checkpoint_timeout(mut self, timeout: Duration, tolerated: u32) -> Self {
+        self.settings.checkpoint_timeout = timeout;
+        self.settings.tolerated_failures = tolerated;
+        self
+    }
+
+    /// How many checkpoints are kept; 3 if not set, at least 1.
+    pub fn keep(mut self, checkpoints: usize) -> Self {
+        self.settings.keep = checkpoints.max(1);
+        self
+    }
+
+    /// Subtasks of each operator that does not say itself; as many as workers if not set.
+    pub fn parallelism(mut self, subtasks: usize) -> Self {
+        self.settings.parallelism = Some(subtasks);
+        self
+    }
+
+    /// Threads that run subtasks; as many as cores if not set.
+    pub fn workers(mut self, threads: usize) -> Self {
+        self.settings.workers = Some(threads);
+        self
+    }
+
+    /// Bytes for all that grows with state and load; 512 MiB if not set. State may be many times larger.
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.settings.memory = bytes;
+        self
+    }
+
+    /// Rows that each subtask of a keyed operator may keep in memory, in place of what its share of the memory gives: for
+    /// tests that want rows to be evicted and read back all the time.
+    pub fn cache_rows(mut self, rows: usize) -> Self {
+        self.settings.cache_rows = Some(rows);
+        self
+    }
+
+    /// What happens when an attempt fails.
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.settings.restart = policy;
+        self
+    }
+
+    /// The command line of the job: `run` and `topology`. The exit codes are 0 finished or stopped, 1 failed, 2 wrong
+    /// usage, 75 start again after a pause, 77 superseded by another instance, 78 refused: needs a person.
+    #[must_use]
+    pub fn main(self) -> ExitCode {
+        crate::cli::main(self, std::env::args_os())
+    }
+
+    /// Runs the job in this process until its input has ended; blocks.
+    ///
+    /// # Errors
+    /// What ended it; [`ErrorKind`] says what to do.
+    pub fn run(self) -> Result<(), Error> {
+        crate::runtime::run(self, crate::runtime::Control::new())
+    }
+
+    /// Builds the topology and checks it.
+    pub(crate) fn graph(&self) -> Result<Graph, Error> {
+        let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-' | '.');
+        if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(good) {
+            let text = format!("the job is named `{}`: write a name of a-z, 0-9, `_`, `-` and `.`", self.name);
+            return Err(Error::new(ErrorKind::Topology, text));
+        }
+        let mut settings = if self.flag_values.is_null() { serde_json::json!({}) } else { self.flag_values.clone() };
+        overlay(&mut settings, &self.config);
+        let topology = Topology::new(settings);
+        (self.build)(&topology).map_err(|e| match e.downcast::<Error>() {
+            Ok(error) => *error,
+            Err(error) => Error::new(ErrorKind::Topology, "the topology cannot be built").because(error),
+        })?;
+        let graph = topology.into_graph();
+        validate(&graph)?;
+        Ok(graph)
+    }
+
+    /// The topology with its subtasks.
+    pub(crate) fn plan(&self) -> Result<Plan, Error> {
+        Ok(Plan::new(self.graph()?, self.settings.parallelism()))
+    }
+}
+
+/// Puts the entries of `over` on top of those of `under`.
+fn overlay(under: &mut Value, over: &Value) {
+    match (under, over) {
+        (_, Value::Null) => {}
+        (Value::Object(under), Value::Object(over)) => {
+            for (key, value) in over {
+                overlay(under.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (under, over) => *under = over.clone(),
+    }
+}

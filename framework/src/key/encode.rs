@@ -1,0 +1,799 @@
+//! The stored form of a key: bytes that sort as the keys do (`Ord` as derived), read back without a schema of ours.
+//! Not here: the table id and key group in front of it, and values, whose encoding keeps no order (`codec`).
+//!
+//! | part | bytes |
+//! |---|---|
+//! | `u8`..`u128` | big endian |
+//! | `i8`..`i128` | big endian, sign bit flipped |
+//! | `bool`, `char` | 1 byte 0 or 1; `u32` big endian |
+//! | string, bytes | its bytes, each `00` written as `00 FF`; then `00 00` |
+//! | `Option` | `00`, or `01` and the content |
+//! | sequence | `01` before each element, `00` at the end |
+//! | tuple, struct, array, unit | the parts one after the other |
+//! | enum | variant index as `u32` big endian, then its content |
+//!
+//! No encoding is a proper prefix of another key's of the same type, so anything may follow a key. (`00 00` ends a
+//! string before any longer one: what continues it starts with `00 FF` or with more than `00`.) The order is that of
+//! what serde writes: a type that serialises as text sorts as text. The format is frozen by golden tests.
+//!
+//! What is `untagged` or has a `tag` can be written but not read back, as nothing in the bytes names the type: refuse
+//! it when a job is built, not at restore.
+
+use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
+use serde::ser::{self, Impossible, Serialize};
+use std::fmt;
+
+/// Nesting of options, sequences and enums in one key (a type cannot recurse through anything else alone). Bounds the
+/// stack that damaged bytes can take; checked when writing too, so that what is written can be read.
+const MAX_DEPTH: u32 = 128;
+
+const ESCAPED_ZERO: u8 = 0xFF;
+
+/// Why a key cannot be written to or read from the store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The key holds an `f32` or `f64`.
+    #[error("a key cannot hold a float, as floats have no total order: use an integer of a fixed unit, or `to_bits()`")]
+    Float,
+    /// The key holds a map, or a struct with `#[serde(flatten)]`, which serde turns into one.
+    #[error("a key cannot hold a map (nor `#[serde(flatten)]`): use a sorted `Vec` of pairs, or name the fields")]
+    Map,
+    /// The key leaves out a field depending on its value, so it could not be read back.
+    #[error("key field `{field}` was skipped: remove `skip_serializing_if`, or use an `Option`")]
+    SkippedField {
+        /// Name of the field in its struct.
+        field: &'static str,
+    },
+    /// The key needs to see its data to know its type.
+    #[error("a key is not self-describing: use a plain enum or struct, without `untagged`, `tag` or `flatten`")]
+    NotSelfDescribing,
+    /// Options, sequences and enums of the key are nested too deeply.
+    #[error("a key is nested more than {MAX_DEPTH} deep: use a flat key, such as a `Vec` of the parts")]
+    TooDeep,
+    /// The bytes end inside the key.
+    #[error("the stored key is cut short: it was written by another key type, or is damaged; restore a checkpoint")]
+    Truncated,
+    /// The bytes are no encoding of this key type.
+    #[error("the stored key has no valid {expected} at byte {at}: it was written by another key type, or is damaged")]
+    Malformed {
+        /// What should have been there.
+        expected: &'static str,
+        /// Offset in the bytes given to [`decode_key`].
+        at: usize,
+    },
+    /// The key's own `Serialize` or `Deserialize` refused.
+    #[error("the key's own serde code refused it: {0}")]
+    Custom(String),
+}
+
+impl ser::Error for KeyError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        KeyError::Custom(message.to_string())
+    }
+}
+
+impl de::Error for KeyError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        KeyError::Custom(message.to_string())
+    }
+}
+
+/// Appends the order-preserving encoding of `key` to `into`. Two keys of one type compare as their encodings do.
+///
+/// # Errors
+/// The key's type cannot be stored ([`KeyError`] says why and what to write instead); `into` is then as it was.
+///
+/// # Cost
+/// Linear in the key; allocates only what `into` needs to grow.
+#[inline]
+pub fn encode_key<K: Serialize + ?Sized>(key: &K, into: &mut Vec<u8>) -> Result<(), KeyError> {
+    let start = into.len();
+    let result = key.serialize(&mut Encoder { into, depth: 0 });
+    if result.is_err() {
+        into.truncate(start);
+    }
+    result
+}
+
+/// Reads a key from the front of `bytes`; returns it with the number of bytes it took.
+///
+/// # Errors
+/// The bytes were not written by [`encode_key`] for this type. Never panics, whatever the bytes are.
+///
+/// # Cost
+/// Linear in the bytes; a string is copied once, and no allocation is larger than the bytes justify.
+pub fn decode_key<K: DeserializeOwned>(bytes: &[u8]) -> Result<(K, usize), KeyError> {
+    let mut decoder = Decoder { rest: bytes, len: bytes.len(), depth: 0 };
+    let key = K::deserialize(&mut decoder)?;
+    Ok((key, decoder.position()))
+}
+
+/// One level deeper, or the error.
+fn deeper(depth: &mut u32) -> Result<(), KeyError> {
+    *depth += 1;
+    if *depth > MAX_DEPTH { Err(KeyError::TooDeep) } else { Ok(()) }
+}
+
+struct Encoder<'a> {
+    into: &'a mut Vec<u8>,
+    depth: u32,
+}
+
+impl Encoder<'_> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) -> Result<(), KeyError> {
+        self.into.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    #[inline]
+    fn variant(&mut self, index: u32) -> Result<(), KeyError> {
+        deeper(&mut self.depth)?;
+        self.put(&index.to_be_bytes())
+    }
+
+    fn escaped(&mut self, bytes: &[u8]) -> Result<(), KeyError> {
+        let mut rest = bytes;
+        while let Some(zero) = rest.iter().position(|byte| *byte == 0) {
+            let (before, after) = rest.split_at(zero + 1);
+            self.into.extend_from_slice(before);
+            self.into.push(ESCAPED_ZERO);
+            rest = after;
+        }
+        self.into.extend_from_slice(rest);
+        self.put(&[0, 0])
+    }
+
+    fn leave(&mut self) -> Result<(), KeyError> {
+        self.depth -= 1;
+        Ok(())
+    }
+}
+
+macro_rules! put_numbers {
+    ($($method:ident($value:ident: $ty:ty) => $bits:expr;)*) => {$(
+        #[inline]
+        fn $method(self, $value: $ty) -> Result<(), KeyError> {
+            self.put(&$bits.to_be_bytes())
+        }
+    )*};
+}
+
+impl ser::Serializer for &mut Encoder<'_> {
+    type Ok = ();
+    type Error = KeyError;
+    type SerializeSeq = Self;
+    type SerializeTuple = Self;
+    type SerializeTupleStruct = Self;
+    type SerializeTupleVariant = Self;
+    type SerializeMap = Impossible<(), KeyError>;
+    type SerializeStruct = Self;
+    type SerializeStructVariant = Self;
+
+    put_numbers! {
+        serialize_bool(v: bool) => u8::from(v);
+        serialize_i8(v: i8) => (v ^ i8::MIN);
+        serialize_i16(v: i16) => (v ^ i16::MIN);
+        serialize_i32(v: i32) => (v ^ i32::MIN);
+        serialize_i64(v: i64) => (v ^ i64::MIN);
+        serialize_i128(v: i128) => (v ^ i128::MIN);
+        serialize_u8(v: u8) => v;
+        serialize_u16(v: u16) => v;
+        serialize_u32(v: u32) => v;
+        serialize_u64(v: u64) => v;
+        serialize_u128(v: u128) => v;
+        serialize_char(v: char) => u32::from(v);
+    }
+
+    fn serialize_f32(self, _: f32) -> Result<(), KeyError> {
+        Err(KeyError::Float)
+    }
+
+    fn serialize_f64(self, _: f64) -> Result<(), KeyError> {
+        Err(KeyError::Float)
+    }
+
+    fn serialize_str(self, v: &str) -> Result<(), KeyError> {
+        self.escaped(v.as_bytes())
+    }
+
+    fn serialize_bytes(self, v: &[u8]) -> Result<(), KeyError> {
+        self.escaped(v)
+    }
+
+    fn serialize_none(self) -> Result<(), KeyError> {
+        self.put(&[0])
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), KeyError> {
+        deeper(&mut self.depth)?;
+        self.into.push(1);
+        value.serialize(&mut *self)?;
+        self.leave()
+    }
+
+    fn serialize_unit(self) -> Result<(), KeyError> {
+        Ok(())
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), KeyError> {
+        Ok(())
+    }
+
+    fn serialize_unit_variant(self, _: &'static str, index: u32, _: &'static str) -> Result<(), KeyError> {
+        self.put(&index.to_be_bytes())
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), KeyError> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        index: u32,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), KeyError> {
+        self.variant(index)?;
+        value.serialize(&mut *self)?;
+        self.leave()
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Self, KeyError> {
+        deeper(&mut self.depth)?;
+        Ok(self)
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Self, KeyError> {
+        Ok(self)
+    }
+
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self, KeyError> {
+        Ok(self)
+    }
+
+    fn serialize_tuple_variant(self, _: &'static str, index: u32, _: &'static str, _: usize) -> Result<Self, KeyError> {
+        self.variant(index)?;
+        Ok(self)
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap, KeyError> {
+        Err(KeyError::Map)
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, KeyError> {
+        Ok(self)
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        index: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self, KeyError> {
+        self.variant(index)?;
+        Ok(self)
+    }
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+}
+
+impl ser::SerializeSeq for &mut Encoder<'_> {
+    type Ok = ();
+    type Error = KeyError;
+
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), KeyError> {
+        self.into.push(1);
+        value.serialize(&mut **self)
+    }
+
+    fn end(self) -> Result<(), KeyError> {
+        self.into.push(0);
+        self.leave()
+    }
+}
+
+macro_rules! unnamed_parts {
+    ($($kind:ident: $method:ident, end: $end:expr;)*) => {$(
+        impl ser::$kind for &mut Encoder<'_> {
+            type Ok = ();
+            type Error = KeyError;
+
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), KeyError> {
+                value.serialize(&mut **self)
+            }
+
+            fn end(self) -> Result<(), KeyError> {
+                $end(self)
+            }
+        }
+    )*};
+}
+
+macro_rules! named_parts {
+    ($($kind:ident, end: $end:expr;)*) => {$(
+        impl ser::$kind for &mut Encoder<'_> {
+            type Ok = ();
+            type Error = KeyError;
+
+            fn serialize_field<T: Serialize + ?Sized>(&mut self, _: &'static str, value: &T) -> Result<(), KeyError> {
+                value.serialize(&mut **self)
+            }
+
+            fn skip_field(&mut self, field: &'static str) -> Result<(), KeyError> {
+                Err(KeyError::SkippedField { field })
+            }
+
+            fn end(self) -> Result<(), KeyError> {
+                $end(self)
+            }
+        }
+    )*};
+}
+
+unnamed_parts! {
+    SerializeTuple: serialize_element, end: |_| Ok(());
+    SerializeTupleStruct: serialize_field, end: |_| Ok(());
+    SerializeTupleVariant: serialize_field, end: Encoder::leave;
+}
+named_parts! {
+    SerializeStruct, end: |_| Ok(());
+    SerializeStructVariant, end: Encoder::leave;
+}
+
+struct Decoder<'a> {
+    rest: &'a [u8],
+    len: usize,
+    depth: u32,
+}
+
+impl Decoder<'_> {
+    fn position(&self) -> usize {
+        self.len - self.rest.len()
+    }
+
+    /// The last `len` bytes taken are no `expected`.
+    fn malformed(&self, expected: &'static str, len: usize) -> KeyError {
+        KeyError::Malformed { expected, at: self.position().saturating_sub(len) }
+    }
+
+    #[inline]
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], KeyError> {
+        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(KeyError::Truncated)?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    /// A byte that must be 0 or 1.
+    fn flag(&mut self, expected: &'static str) -> Result<bool, KeyError> {
+        match self.take()? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            _ => Err(self.malformed(expected, 1)),
+        }
+    }
+
+    fn unescaped(&mut self) -> Result<Vec<u8>, KeyError> {
+        let mut bytes = Vec::new();
+        loop {
+            let zero = self.rest.iter().position(|byte| *byte == 0).ok_or(KeyError::Truncated)?;
+            let (before, rest) = self.rest.split_at(zero);
+            self.rest = rest;
+            bytes.extend_from_slice(before);
+            match self.take()? {
+                [0, 0] => return Ok(bytes),
+                [0, ESCAPED_ZERO] => bytes.push(0),
+                _ => return Err(self.malformed("end of a string", 1)),
+            }
+        }
+    }
+
+    fn text(&mut self) -> Result<String, KeyError> {
+        let start = self.position();
+        String::from_utf8(self.unescaped()?).map_err(|_| KeyError::Malformed { expected: "UTF-8", at: start })
+    }
+
+    /// Runs `read` one level deeper.
+    fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, KeyError>) -> Result<T, KeyError> {
+        deeper(&mut self.depth)?;
+        let value = read(self)?;
+        self.depth -= 1;
+        Ok(value)
+    }
+}
+
+macro_rules! take_numbers {
+    ($($method:ident => $visit:ident($ty:ty) ^ $flip:expr;)*) => {$(
+        #[inline]
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, KeyError> {
+            visitor.$visit(<$ty>::from_be_bytes(self.take()?) ^ $flip)
+        }
+    )*};
+}
+
+macro_rules! refuse {
+    ($($method:ident($($ty:ty),*) => $error:expr;)*) => {$(
+        fn $method<V: Visitor<'de>>(self, $(_: $ty,)* _: V) -> Result<V::Value, KeyError> {
+            Err($error)
+        }
+    )*};
+}
+
+impl<'de> de::Deserializer<'de> for &mut Decoder<'_> {
+    type Error = KeyError;
+
+    take_numbers! {
+        deserialize_i8 => visit_i8(i8) ^ i8::MIN;
+        deserialize_i16 => visit_i16(i16) ^ i16::MIN;
+        deserialize_i32 => visit_i32(i32) ^ i32::MIN;
+        deserialize_i64 => visit_i64(i64) ^ i64::MIN;
+        deserialize_i128 => visit_i128(i128) ^ i128::MIN;
+        deserialize_u8 => visit_u8(u8) ^ 0;
+        deserialize_u16 => visit_u16(u16) ^ 0;
+        deserialize_u32 => visit_u32(u32) ^ 0;
+        deserialize_u64 => visit_u64(u64) ^ 0;
+        deserialize_u128 => visit_u128(u128) ^ 0;
+    }
+
+    refuse! {
+        deserialize_any() => KeyError::NotSelfDescribing;
+        deserialize_ignored_any() => KeyError::NotSelfDescribing;
+        deserialize_identifier() => KeyError::NotSelfDescribing;
+        deserialize_f32() => KeyError::Float;
+        deserialize_f64() => KeyError::Float;
+        deserialize_map() => KeyError::Map;
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, KeyError> {
+        visitor.visit_bool(self.flag("bool")?)
+    }
+
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, KeyError> {
+        let code = u32::from_be_bytes(self.take()?);
+        visitor.visit_char(char::from_u32(code).ok_or_else(|| self.malformed("char", 4))?)
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, KeyError> {
+        visitor.visit_string(self.text()?)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, KeyError> {
+        visitor.visit_string(self.text()?)
+    }
+
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, KeyError> {
+        visitor.visit_byte_buf(self.unescaped()?)
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, KeyError> {
+        visitor.visit_byte_buf(self.unescaped()?)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, KeyError> {
+        if self.flag("option")? { self.nested(|inner| visitor.visit_some(inner)) } else { visitor.visit_none() }
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, KeyError> {
+        visitor.visit_unit()
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, KeyError> {
+        visitor.visit_unit()
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, KeyError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, KeyError> {
+        self.nested(|decoder| {
+            let mut elements = Elements { decoder, ended: false };
+            let value = visitor.visit_seq(&mut elements)?;
+            // A visitor that stops early must stop where the sequence does.
+            if elements.ended || !elements.decoder.flag("end of a sequence")? {
+                Ok(value)
+            } else {
+                Err(elements.decoder.malformed("end of a sequence", 1))
+            }
+        })
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, KeyError> {
+        visitor.visit_seq(Parts { decoder: self, left: len })
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, KeyError> {
+        self.deserialize_tuple(len, visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, KeyError> {
+        self.deserialize_tuple(fields.len(), visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, KeyError> {
+        self.nested(|decoder| visitor.visit_enum(decoder))
+    }
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+}
+
+/// The elements of a sequence, up to its end marker. No size hint: a length is never trusted.
+struct Elements<'a, 'b> {
+    decoder: &'a mut Decoder<'b>,
+    ended: bool,
+}
+
+impl<'de> de::SeqAccess<'de> for &mut Elements<'_, '_> {
+    type Error = KeyError;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, KeyError> {
+        if self.ended || !self.decoder.flag("sequence marker")? {
+            self.ended = true;
+            return Ok(None);
+        }
+        seed.deserialize(&mut *self.decoder).map(Some)
+    }
+}
+
+/// The parts of a tuple or struct, whose number the type knows.
+struct Parts<'a, 'b> {
+    decoder: &'a mut Decoder<'b>,
+    left: usize,
+}
+
+impl<'de> de::SeqAccess<'de> for Parts<'_, '_> {
+    type Error = KeyError;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, KeyError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        seed.deserialize(&mut *self.decoder).map(Some)
+    }
+}
+
+impl<'de> de::EnumAccess<'de> for &mut Decoder<'_> {
+    type Error = KeyError;
+    type Variant = Self;
+
+    fn variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<(T::Value, Self), KeyError> {
+        let index = u32::from_be_bytes(self.take()?);
+        let variant: de::value::U32Deserializer<KeyError> = index.into_deserializer();
+        Ok((seed.deserialize(variant)?, self))
+    }
+}
+
+impl<'de> de::VariantAccess<'de> for &mut Decoder<'_> {
+    type Error = KeyError;
+
+    fn unit_variant(self) -> Result<(), KeyError> {
+        Ok(())
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, KeyError> {
+        seed.deserialize(self)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, KeyError> {
+        de::Deserializer::deserialize_tuple(self, len, visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, KeyError> {
+        de::Deserializer::deserialize_tuple(self, fields.len(), visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use serde::{Deserialize, Serialize};
+    use std::collections::BTreeMap;
+
+    #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+    struct Place {
+        shop: String,
+        shelf: Option<i16>,
+        tags: Vec<String>,
+        at: Spot,
+    }
+
+    #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+    enum Spot {
+        Nowhere,
+        Id(u64),
+        Grid { x: i32, y: i32 },
+        Pair(bool, Box<Spot>),
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Chain(Option<Box<Chain>>);
+
+    fn encoded<K: Serialize + ?Sized>(key: &K) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode_key(key, &mut bytes).unwrap();
+        bytes
+    }
+
+    /// Order, round trip and prefix-freeness of two keys.
+    fn check<K: Serialize + DeserializeOwned + Ord + fmt::Debug>(a: &K, b: &K) {
+        let (bytes_a, mut bytes_b) = (encoded(a), encoded(b));
+        assert_eq!(a.cmp(b), bytes_a.cmp(&bytes_b), "{a:?} {b:?}");
+        assert!(a == b || !(bytes_a.starts_with(&bytes_b) || bytes_b.starts_with(&bytes_a)), "{a:?} {b:?}");
+        assert_eq!(decode_key::<K>(&bytes_a).unwrap(), (decode_key(&bytes_a).unwrap().0, bytes_a.len()));
+        let len = bytes_b.len();
+        bytes_b.extend_from_slice(&[0, 1, 0xFF]);
+        let (read, used) = decode_key::<K>(&bytes_b).unwrap();
+        assert_eq!((&read, used), (b, len));
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        let chars = prop_oneof![Just('\0'), Just('\u{1}'), Just('a'), Just('b'), Just('\u{ff}'), any::<char>()];
+        vec(chars, 0..6).prop_map(|chars| chars.into_iter().collect())
+    }
+
+    fn spot() -> impl Strategy<Value = Spot> {
+        let leaf = prop_oneof![
+            Just(Spot::Nowhere),
+            any::<u64>().prop_map(Spot::Id),
+            (-2..3, any::<i32>()).prop_map(|(x, y)| Spot::Grid { x, y })
+        ];
+        leaf.prop_recursive(3, 4, 1, |inner| {
+            (any::<bool>(), inner).prop_map(|(side, spot)| Spot::Pair(side, Box::new(spot)))
+        })
+    }
+
+    fn place() -> impl Strategy<Value = Place> {
+        (text(), any::<Option<i16>>(), vec(text(), 0..3), spot()).prop_map(|(shop, shelf, tags, at)| Place {
+            shop,
+            shelf,
+            tags,
+            at,
+        })
+    }
+
+    /// Frozen: this is the format on disk.
+    #[test]
+    fn golden_bytes() {
+        assert_eq!(encoded(&0x0102u16), [1, 2]);
+        assert_eq!(encoded(&(-1i16, 1i8)), [0x7F, 0xFF, 0x81]);
+        assert_eq!(encoded(&(true, 'A')), [1, 0, 0, 0, 0x41]);
+        assert_eq!(encoded("a\0b"), [b'a', 0, 0xFF, b'b', 0, 0]);
+        assert_eq!(encoded(&(None::<u8>, Some(5u8))), [0, 1, 5]);
+        assert_eq!(encoded(&vec![7u8, 8]), [1, 7, 1, 8, 0]);
+        assert_eq!(encoded(&Spot::Grid { x: 0, y: -1 }), [0, 0, 0, 2, 0x80, 0, 0, 0, 0x7F, 0xFF, 0xFF, 0xFF]);
+        assert_eq!(encoded(&()), []);
+        assert_eq!(encoded(&[1u8, 2]), [1, 2]);
+    }
+
+    #[test]
+    fn refuses_what_has_no_order() {
+        let mut bytes = vec![9];
+        assert_eq!(encode_key(&(1u8, 1f32), &mut bytes), Err(KeyError::Float));
+        assert_eq!(encode_key(&(1u8, BTreeMap::from([(1, 2)])), &mut bytes), Err(KeyError::Map));
+        assert_eq!(bytes, [9], "left as it was");
+        assert_eq!(decode_key::<f64>(&[0; 8]), Err(KeyError::Float));
+        assert_eq!(decode_key::<BTreeMap<u8, u8>>(&[0; 8]), Err(KeyError::Map));
+    }
+
+    #[test]
+    fn refuses_skipped_fields() {
+        #[derive(Serialize)]
+        struct Sparse {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            shop: Option<u8>,
+        }
+        let error = encode_key(&Sparse { shop: None }, &mut Vec::new());
+        assert_eq!(error, Err(KeyError::SkippedField { field: "shop" }));
+        assert_eq!(encoded(&Sparse { shop: Some(1) }), [1, 1]);
+    }
+
+    #[test]
+    fn depth_is_bounded_both_ways() {
+        let chain = |len| (0..len).fold(Chain(None), |inner, _| Chain(Some(Box::new(inner))));
+        let deepest = chain(MAX_DEPTH);
+        assert_eq!(decode_key::<Chain>(&encoded(&deepest)).unwrap().0, deepest);
+        assert_eq!(encode_key(&chain(MAX_DEPTH + 1), &mut Vec::new()), Err(KeyError::TooDeep));
+        assert_eq!(decode_key::<Chain>(&[1; 1_000_000]), Err(KeyError::TooDeep));
+    }
+
+    #[test]
+    fn names_the_damaged_byte() {
+        let malformed = |expected, at| KeyError::Malformed { expected, at };
+        assert_eq!(decode_key::<(u8, bool)>(&[1, 2]), Err(malformed("bool", 1)));
+        assert_eq!(decode_key::<char>(&[0xFF; 4]), Err(malformed("char", 0)));
+        assert_eq!(decode_key::<(u8, String)>(&[1, 0xFF, 0, 0]), Err(malformed("UTF-8", 1)));
+        assert_eq!(decode_key::<String>(&[b'a', 0, 7]), Err(malformed("end of a string", 2)));
+        assert_eq!(decode_key::<Vec<u8>>(&[1, 7, 3]), Err(malformed("sequence marker", 2)));
+        assert_eq!(decode_key::<u64>(&[1, 2]), Err(KeyError::Truncated));
+        assert!(matches!(decode_key::<Spot>(&[0, 0, 0, 9]), Err(KeyError::Custom(_))));
+    }
+
+    macro_rules! ordered {
+        ($($name:ident: $strategy:expr;)*) => {
+            proptest! {$(
+                #[test]
+                fn $name(a in $strategy, b in $strategy) {
+                    check(&a, &b);
+                    check(&a, &a);
+                }
+            )*}
+        };
+    }
+
+    ordered! {
+        order_u8: any::<u8>();
+        order_u16: any::<u16>();
+        order_u32: any::<u32>();
+        order_u64: any::<u64>();
+        order_u128: any::<u128>();
+        order_i8: any::<i8>();
+        order_i16: any::<i16>();
+        order_i32: any::<i32>();
+        order_i64: any::<i64>();
+        order_i128: any::<i128>();
+        order_near_zero: -2i64..3;
+        order_bool: any::<bool>();
+        order_char: any::<char>();
+        order_text: text();
+        order_tuple: (text(), any::<i8>(), text());
+        order_bytes: vec(0u8..3, 0..6);
+        order_texts: vec(text(), 0..4);
+        order_nested_vecs: vec(vec(0u8..2, 0..3), 0..3);
+        order_option: any::<Option<Option<u8>>>();
+        order_option_text: proptest::option::of(text());
+        order_spot: spot();
+        order_place: place();
+        order_places: (vec(place(), 0..3), any::<u32>());
+    }
+
+    /// Bytes where markers are likely, so that decoding gets deep.
+    fn garbage() -> impl Strategy<Value = Vec<u8>> {
+        vec(prop_oneof![0u8..4, Just(0xFF), any::<u8>()], 0..64)
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in garbage()) {
+            let _ = decode_key::<Vec<(String, Option<char>, Spot)>>(&bytes);
+            let _ = decode_key::<(bool, Vec<Vec<()>>, i128)>(&bytes);
+            if let Ok((place, used)) = decode_key::<Place>(&bytes) {
+                prop_assert_eq!(&encoded(&place)[..], &bytes[..used], "the encoding is canonical");
+            }
+        }
+
+        #[test]
+        fn cut_keys_are_errors(key in place(), cut: proptest::sample::Index) {
+            let bytes = encoded(&key);
+            prop_assert!(decode_key::<Place>(&bytes[..cut.index(bytes.len())]).is_err());
+        }
+    }
+}

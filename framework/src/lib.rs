@@ -1,0 +1,34 @@
+//! The contracts and the runtime of millstream. Connectors and operators depend on this crate, pipelines on the facade
+//! `millstream`, which re-exports it.
+//!
+//! Layers, each seeing only those above it: base files (errors, time, records, keys, codecs), the contracts in
+//! [`operator`] and [`state`], the logical [`topology`] beside the checkpoint protocol, and the runtime that brings them
+//! together. `ARCHITECTURE.md` has the map.
+
+// `#[derive(State)]` names this crate by its own name, here too.
+extern crate self as millstream_framework;
+
+pub mod clock;
+mod codec;
+mod data;
+mod error;
+pub mod key;
+mod message;
+pub mod operator;
+mod record;
+mod shape;
+mod spawn;
+pub mod state;
+mod subtask;
+mod time;
+pub mod topology;
+
+mod checkpoints;
+
+pub use data::{Data, Key, Name};
+pub use error::{BoxError, Error, ErrorKind};
+pub use message::{Attempt, Epoch};
+pub use operator::*;
+pub use record::{Batch, Record};
+pub use time::Timestamp;
+pub use topology::{KeyedStream, Stream, Topology};

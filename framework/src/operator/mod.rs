@@ -1,0 +1,27 @@
+//! The contracts: what operators, sources and sinks are written against. Newcomers read this folder first.
+//!
+//! | contract | what it is | where |
+//! |---|---|---|
+//! | [`Step`] | stateless, fused with its neighbours, sees records only | `step.rs` |
+//! | [`Process`] | keyed, with state, synchronous | `process.rs` |
+//! | [`Source`], [`SourceReader`] | reads splits, each with an offset | `source.rs` |
+//! | [`SplitSource`], [`SplitReader`] | the same for one split at a time: the simple form | `split.rs` |
+//! | [`Sink`], [`SinkWriter`] | writes epochs that become visible when they are decided | `sink.rs` |
+//! | [`DecisionLog`] | says which checkpoint was decided | `decision.rs` |
+//!
+//! Descriptions ([`Source`], [`Sink`], [`Process`]) are shared by all subtasks, hence `Send + Sync`. What runs (readers,
+//! writers and their futures) is made on a worker and stays on it, so its `async fn` need not be `Send`.
+
+mod decision;
+mod process;
+mod sink;
+mod source;
+mod split;
+mod step;
+
+pub use decision::{Decided, DecisionLog, Digest, Instance, Progress};
+pub use process::{Context, Process};
+pub use sink::{Sink, SinkContext, SinkWriter, Visible};
+pub use source::{OffsetOf, Polled, RecordOf, Source, SourceContext, SourceReader, Split, SplitBatch, SplitOf};
+pub use split::{BySplit, SplitReader, SplitSource};
+pub use step::{Boxed, Chain, Collect, Filter, FilterMap, FlatMap, FlatMapInto, Inspect, Map, Step, Then, TryMap};

@@ -1,0 +1,177 @@
+//! The contract of sources: splits that are read in order, each with an offset.
+//!
+//! A source lists its splits; each subtask opens one reader for all the splits it is dealt. Between two calls of
+//! [`poll`](SourceReader::poll) the runtime may take a checkpoint: it asks for the offset of each split, and whatever
+//! was handed out before belongs to that checkpoint, whatever comes later to the next. After a crash the reader is
+//! given these offsets again and must hand out exactly the records that follow them.
+//!
+//! If waiting for data and taking it are one call in your client, write a [`SplitSource`](crate::SplitSource) instead.
+
+use crate::{Attempt, Batch, BoxError, Data, Timestamp};
+use std::fmt;
+
+/// What names a part of a source that is read in order. It stands in manifests, so it must mean the same tomorrow.
+pub trait Split: Data + Clone + Ord + fmt::Display + fmt::Debug {}
+impl<T: Data + Clone + Ord + fmt::Display + fmt::Debug> Split for T {}
+
+/// A source: lists splits, and opens a reader per subtask.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a source",
+    label = "not a source",
+    note = "a connector's builder becomes a source when its format is chosen, as in `Files::read(path).lines()`"
+)]
+pub trait Source: Send + Sync + 'static {
+    /// Reads for one subtask.
+    type Reader: SourceReader;
+
+    /// All splits there are now. Called at the start, with those the checkpoint knows; these are read on in any case,
+    /// listed again or not. A split that is not known is read from its start.
+    ///
+    /// # Errors
+    /// [`Error::refused`](crate::Error::refused) for what a person has to decide; any other error is retried by the
+    /// restart policy.
+    async fn splits(&self, known: &[SplitOf<Self>]) -> Result<Vec<SplitOf<Self>>, BoxError>;
+
+    /// Opens the reader of one subtask, without splits. Called once per subtask and attempt, on the thread it stays on.
+    ///
+    /// # Errors
+    /// As for [`splits`](Source::splits).
+    async fn open(&self, cx: &SourceContext) -> Result<Self::Reader, BoxError>;
+
+    /// Whether the reader gives each record its event time.
+    fn has_event_time(&self) -> bool {
+        false
+    }
+}
+
+/// Reads all the splits of one subtask.
+pub trait SourceReader: 'static {
+    /// What it reads.
+    type Record: Send + 'static;
+    /// What names a split.
+    type Split: Split;
+    /// Where in a split: all that is needed to go on, and to notice that the split is not what it was. It stands in
+    /// manifests as JSON.
+    type Offset: Data + Clone + fmt::Debug;
+
+    /// Takes a split over, to be read from `from`, or from its start. Gives the offset it really starts at, so that
+    /// "the newest" becomes a number that the first checkpoint keeps.
+    ///
+    /// # Errors
+    /// [`Error::refused`](crate::Error::refused) when the split cannot be the one the offset was taken from.
+    async fn assign(&mut self, split: Self::Split, from: Option<Self::Offset>) -> Result<Self::Offset, BoxError>;
+
+    /// Waits until [`poll`](SourceReader::poll) may bring something. Takes nothing, for the runtime drops the future
+    /// whenever something else is to be done.
+    async fn ready(&mut self);
+
+    /// Hands out records that are there, of one split, at most [`room`](SplitBatch::room). Never waits.
+    ///
+    /// # Errors
+    /// Ends the attempt. A record that cannot be decoded is an error that says where.
+    fn poll(&mut self, out: &mut SplitBatch<Self::Record, Self::Split>) -> Result<Polled, BoxError>;
+
+    /// The offset of the next record that `poll` will hand out of this split.
+    ///
+    /// # Errors
+    /// Ends the attempt.
+    fn offset(&self, split: &Self::Split) -> Result<Self::Offset, BoxError>;
+
+    /// These offsets belong to a decided checkpoint: they may be shown to others, such as a consumer group. Best effort:
+    /// it may be left out by a crash, and is never the authority.
+    async fn decided(&mut self, offsets: &[(Self::Split, Self::Offset)]) {
+        let _ = offsets;
+    }
+}
+
+/// The record type of a source.
+pub type RecordOf<S> = <<S as Source>::Reader as SourceReader>::Record;
+/// The split type of a source.
+pub type SplitOf<S> = <<S as Source>::Reader as SourceReader>::Split;
+/// The offset type of a source.
+pub type OffsetOf<S> = <<S as Source>::Reader as SourceReader>::Offset;
+
+/// Who a reader is.
+#[derive(Debug, Clone)]
+pub struct SourceContext {
+    /// The job.
+    pub job: String,
+    /// The name of the source.
+    pub source: String,
+    /// Which of `parallelism` subtasks, from 0.
+    pub subtask: usize,
+    /// How many subtasks read this source.
+    pub parallelism: usize,
+    /// This life of the job.
+    pub attempt: Attempt,
+}
+
+/// What a poll found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Polled {
+    /// There may be more at once: poll again.
+    More,
+    /// Nothing more for now: wait with `ready`.
+    AtEnd,
+    /// Nothing ever again, in any split of this reader.
+    Finished,
+}
+
+/// Where `poll` puts records: a batch of one split.
+#[derive(Debug)]
+pub struct SplitBatch<R, S> {
+    pub(crate) records: Batch<R>,
+    pub(crate) split: Option<S>,
+    /// How many records the runtime wants at most.
+    pub(crate) room: usize,
+    /// How many there were, once they are handed on.
+    pub(crate) taken: usize,
+}
+
+impl<R, S: Clone> Default for SplitBatch<R, S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<R, S: Clone> SplitBatch<R, S> {
+    /// An empty batch; connectors need one in their tests only.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { records: Batch::new(), split: None, room: crate::record::BATCH, taken: 0 }
+    }
+
+    /// Says which split the records of this batch are of; call it once per poll that hands out records.
+    pub fn of(&mut self, split: &S) {
+        self.split = Some(split.clone());
+    }
+
+    /// How many more records this batch takes. More are not lost, but make batches that are too large for the cache.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.room.saturating_sub(self.records.len())
+    }
+
+    /// Adds a record without event time.
+    #[inline(always)]
+    pub fn push(&mut self, value: R) {
+        self.records.values.push(value);
+    }
+
+    /// Adds a record with its event time; only for sources that say [`Source::has_event_time`].
+    #[inline(always)]
+    pub fn push_at(&mut self, time: Timestamp, value: R) {
+        self.records.values.push(value);
+        self.records.times.push(time);
+    }
+
+    /// The split it was said to be [`of`](Self::of).
+    pub fn split(&self) -> Option<&S> {
+        self.split.as_ref()
+    }
+
+    /// The values of this batch, to append to.
+    pub fn values(&mut self) -> &mut Vec<R> {
+        &mut self.records.values
+    }
+}

@@ -1,0 +1,225 @@
+//! Stateless steps, and the chain they are fused into: one push-style loop per batch, compiled as if written by hand.
+//!
+//! Everything on the path is `#[inline(always)]`, so that a fused run costs what the loop by hand costs without any
+//! setting in the user's profile.
+
+use crate::{BoxError, Record};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// Where a step puts its results.
+pub trait Collect<T> {
+    /// Hands a record on.
+    fn emit(&mut self, record: Record<T>);
+    /// Ends the job with this error; the runtime adds operator, subtask, split and offset. The records after the one at
+    /// hand are not processed.
+    fn fail(&mut self, error: BoxError);
+}
+
+/// Stateless; sees records only: never watermarks, barriers or timers. Each subtask works on a clone of its own, so a
+/// step may own scratch memory, but nothing that matters after the call.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a step over records of type `{I}`",
+    note = "implement `Step<{I}>` for it; a step is `Clone + Send` because every subtask works on its own clone"
+)]
+pub trait Step<I>: Clone + Send + 'static {
+    /// What it makes.
+    type Out: Send + 'static;
+    /// Handles one record: emits none, one or several.
+    fn push(&mut self, record: Record<I>, out: &mut impl Collect<Self::Out>);
+}
+
+/// A fused run of steps that ends in records of type `T`.
+pub trait Chain<T>: Clone + Send + 'static {
+    /// What enters the first step.
+    type In: Send + 'static;
+    /// Whether there is no step at all.
+    const IS_EMPTY: bool = false;
+    /// Runs one record through all steps.
+    fn push(&mut self, record: Record<Self::In>, out: &mut impl Collect<T>);
+}
+
+/// The empty chain.
+pub struct Boxed<T>(PhantomData<fn() -> T>);
+
+impl<T> Boxed<T> {
+    pub(crate) const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+impl<T> Clone for Boxed<T> {
+    fn clone(&self) -> Self {
+        Self::new()
+    }
+}
+impl<T> fmt::Debug for Boxed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Boxed")
+    }
+}
+impl<T: Send + 'static> Chain<T> for Boxed<T> {
+    type In = T;
+    const IS_EMPTY: bool = true;
+    #[inline(always)]
+    fn push(&mut self, record: Record<T>, out: &mut impl Collect<T>) {
+        out.emit(record);
+    }
+}
+
+/// `chain`, then `step`.
+pub struct Then<C, S, M> {
+    chain: C,
+    step: S,
+    middle: PhantomData<fn() -> M>,
+}
+impl<C, S, M> Then<C, S, M> {
+    pub(crate) fn new(chain: C, step: S) -> Self {
+        Self { chain, step, middle: PhantomData }
+    }
+}
+impl<C: Clone, S: Clone, M> Clone for Then<C, S, M> {
+    fn clone(&self) -> Self {
+        Self::new(self.chain.clone(), self.step.clone())
+    }
+}
+impl<C: fmt::Debug, S: fmt::Debug, M> fmt::Debug for Then<C, S, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} -> {:?}", self.chain, self.step)
+    }
+}
+
+/// What the chain before a step emits into: the step.
+struct Through<'a, S, O> {
+    step: &'a mut S,
+    out: &'a mut O,
+}
+impl<M, S: Step<M>, O: Collect<S::Out>> Collect<M> for Through<'_, S, O> {
+    #[inline(always)]
+    fn emit(&mut self, record: Record<M>) {
+        self.step.push(record, self.out);
+    }
+    fn fail(&mut self, error: BoxError) {
+        self.out.fail(error);
+    }
+}
+
+impl<M: 'static, C: Chain<M>, S: Step<M>> Chain<S::Out> for Then<C, S, M> {
+    type In = C::In;
+    #[inline(always)]
+    fn push(&mut self, record: Record<C::In>, out: &mut impl Collect<S::Out>) {
+        self.chain.push(record, &mut Through { step: &mut self.step, out });
+    }
+}
+
+macro_rules! closures { ($($(#[$doc:meta])* $name:ident),*) => { $(
+    $(#[$doc])*
+    pub struct $name<F>(Arc<F>);
+    impl<F> $name<F> { pub(crate) fn new(f: F) -> Self { Self(Arc::new(f)) } }
+    impl<F> Clone for $name<F> { fn clone(&self) -> Self { Self(self.0.clone()) } }
+    impl<F> fmt::Debug for $name<F> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(stringify!($name)) }
+    }
+)* } }
+closures!(
+    /// Step of `map`.
+    Map,
+    /// Step of `try_map`.
+    TryMap,
+    /// Step of `filter`.
+    Filter,
+    /// Step of `filter_map`.
+    FilterMap,
+    /// Step of `flat_map`.
+    FlatMap,
+    /// Step of `inspect`.
+    Inspect
+);
+
+impl<T, U: Send + 'static, F: Fn(T) -> U + Send + Sync + 'static> Step<T> for Map<F> {
+    type Out = U;
+    #[inline(always)]
+    fn push(&mut self, r: Record<T>, out: &mut impl Collect<U>) {
+        out.emit(Record { value: (self.0)(r.value), time: r.time });
+    }
+}
+impl<T, U: Send + 'static, F: Fn(T) -> Result<U, BoxError> + Send + Sync + 'static> Step<T> for TryMap<F> {
+    type Out = U;
+    #[inline(always)]
+    fn push(&mut self, r: Record<T>, out: &mut impl Collect<U>) {
+        match (self.0)(r.value) {
+            Ok(value) => out.emit(Record { value, time: r.time }),
+            Err(error) => out.fail(error),
+        }
+    }
+}
+impl<T: Send + 'static, F: Fn(&T) -> bool + Send + Sync + 'static> Step<T> for Filter<F> {
+    type Out = T;
+    #[inline(always)]
+    fn push(&mut self, r: Record<T>, out: &mut impl Collect<T>) {
+        if (self.0)(&r.value) {
+            out.emit(r);
+        }
+    }
+}
+impl<T, U: Send + 'static, F: Fn(T) -> Option<U> + Send + Sync + 'static> Step<T> for FilterMap<F> {
+    type Out = U;
+    #[inline(always)]
+    fn push(&mut self, r: Record<T>, out: &mut impl Collect<U>) {
+        if let Some(value) = (self.0)(r.value) {
+            out.emit(Record { value, time: r.time });
+        }
+    }
+}
+impl<T, I, F> Step<T> for FlatMap<F>
+where
+    I: IntoIterator<Item: Send + 'static>,
+    F: Fn(T) -> I + Send + Sync + 'static,
+{
+    type Out = I::Item;
+    #[inline(always)]
+    fn push(&mut self, r: Record<T>, out: &mut impl Collect<I::Item>) {
+        for value in (self.0)(r.value) {
+            out.emit(Record { value, time: r.time });
+        }
+    }
+}
+impl<T: Send + 'static, F: Fn(&T) + Send + Sync + 'static> Step<T> for Inspect<F> {
+    type Out = T;
+    #[inline(always)]
+    fn push(&mut self, r: Record<T>, out: &mut impl Collect<T>) {
+        (self.0)(&r.value);
+        out.emit(r);
+    }
+}
+
+/// Step of `flat_map_into`: results go to a reused buffer, so they may borrow from the record while they are made.
+pub struct FlatMapInto<F, U> {
+    f: Arc<F>,
+    buffer: Vec<U>,
+}
+impl<F, U> FlatMapInto<F, U> {
+    pub(crate) fn new(f: F) -> Self {
+        Self { f: Arc::new(f), buffer: Vec::new() }
+    }
+}
+impl<F, U> Clone for FlatMapInto<F, U> {
+    fn clone(&self) -> Self {
+        Self { f: self.f.clone(), buffer: Vec::new() }
+    }
+}
+impl<F, U> fmt::Debug for FlatMapInto<F, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FlatMapInto")
+    }
+}
+impl<T, U: Send + 'static, F: Fn(T, &mut Vec<U>) + Send + Sync + 'static> Step<T> for FlatMapInto<F, U> {
+    type Out = U;
+    #[inline(always)]
+    fn push(&mut self, r: Record<T>, out: &mut impl Collect<U>) {
+        (self.f)(r.value, &mut self.buffer);
+        for value in self.buffer.drain(..) {
+            out.emit(Record { value, time: r.time });
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The state backend on RocksDB: what an operator's worker calls. What its calls mean is in `backend.rs`; how the threads
+//! behind it work is in `writer.rs` and `fold.rs`, what they share in `store.rs`.
+//!
+//! Memory of a process: the budget (see `rocks.rs`), a piece buffer of 256 KiB per subtask with a delta open (two while a
+//! barrier is copied), 16 MiB of pieces under way and as many at most in the pool, and the chunk of one fold, 64 MiB and
+//! what sorting takes of it. A restore takes one chunk, too, before folds begin.
+
+#![allow(dead_code)]
+
+use super::backend::{CHECKPOINTS, Keys, OpenSpec};
+use super::delta::Piece;
+use super::fold;
+use super::restore;
+use super::rocks::Tuning;
+use super::spill;
+use super::store::{Limits, Shared, Store, lock, sync_directory};
+use super::writer::{Job, Pool, QUEUE, Writer};
+use crate::{Attempt, Epoch, Error, ErrorKind, spawn};
+use rocksdb::WriteBatch;
+use std::path::Path;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+/// Spilled rows are written to RocksDB together, at the latest when they have this many bytes.
+const SPILL_BATCH_BYTES: usize = 256 << 10;
+
+/// What the subtasks of one attempt share: settings, the thread that writes deltas, and the one that folds.
+pub(crate) struct StateEnv {
+    shared: Arc<Shared>,
+    pool: Arc<Pool>,
+    deltas: SyncSender<Job>,
+    /// At most one fold per subtask is in it.
+    folds: Sender<Option<Arc<Store>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl StateEnv {
+    /// Makes the directories `live-<attempt>` and `checkpoints/state` below `data_dir`, and starts both threads.
+    /// Directories of dead attempts' live state are removed: the job's lock must be held, and every earlier attempt of this
+    /// process be over. `budget_bytes` bounds what RocksDB keeps in memory.
+    ///
+    /// # Errors
+    /// When the disk fails, or when there is no thread left to give.
+    pub(crate) fn start(data_dir: &Path, attempt: Attempt, budget_bytes: usize) -> Result<Arc<Self>, Error> {
+        Self::start_with(data_dir, attempt, budget_bytes, Limits::PRODUCTION)
+    }
+
+    fn start_with(dir: &Path, attempt: Attempt, budget_bytes: usize, limits: Limits) -> Result<Arc<Self>, Error> {
+        let live = dir.join(format!("live-{attempt}"));
+        remove_dead(dir, &live)?;
+        let checkpoints = dir.join(CHECKPOINTS);
+        for path in [&live, &checkpoints.join("state")] {
+            std::fs::create_dir_all(path).map_err(|e| Error::io(e, "make the directory", path))?;
+        }
+        sync_directory(&checkpoints)?;
+        sync_directory(dir)?;
+        let tuning = Arc::new(Tuning::new(budget_bytes)?);
+        let shared = Arc::new(Shared { attempt, limits, tuning, checkpoints, live, stopped: false.into() });
+        let pool = Arc::new(Pool::default());
+        let (deltas, delta_jobs) = sync_channel(QUEUE);
+        let (folds, fold_jobs) = channel();
+        let writer = Writer::new(Arc::clone(&shared), Arc::clone(&pool));
+        let writing = spawn::thread("millstream-delta", move || writer.run(&delta_jobs))?;
+        let env = Self { shared: Arc::clone(&shared), pool, deltas, folds, threads: Mutex::new(vec![writing]) };
+        let folding = spawn::thread("millstream-fold", move || fold::run(&shared, &fold_jobs))?;
+        lock(&env.threads).push(folding);
+        Ok(Arc::new(env))
+    }
+
+    /// The backend of one operator's subtask, restored. A fresh one touches no disk.
+    ///
+    /// # Errors
+    /// A refusal if a file of the checkpoint is missing or damaged; when the disk fails.
+    pub(crate) fn open(self: &Arc<Self>, spec: OpenSpec) -> Result<Backend, Error> {
+        let place = format!("state of {}[{}]", spec.operator, spec.subtask);
+        let store = restore::open(&self.shared, &spec).map_err(|e| e.at(place))?;
+        let restored = {
+            let chain = lock(&store.chain);
+            chain.base.is_some() || !chain.deltas.is_empty()
+        };
+        Ok(Backend {
+            store: Arc::new(store),
+            env: Arc::clone(self),
+            open: Default::default(),
+            on_disk: restored,
+            batch: WriteBatch::default(),
+            batch_newest: 0,
+            value: Vec::new(),
+            wanted: Vec::new(),
+        })
+    }
+
+    /// Ends and joins both threads; what they have not done is left undone. Backends that are still there get errors.
+    /// Again: nothing.
+    pub(crate) fn shut_down(&self) {
+        self.shared.stopped.store(true, Relaxed);
+        let _ = self.deltas.send(Job::Stop);
+        let _ = self.folds.send(None);
+        for thread in lock(&self.threads).drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the state backend has panicked");
+            }
+        }
+    }
+}
+
+impl Drop for StateEnv {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+/// Removes the live state of other attempts: checkpoints hold all that is true of it.
+fn remove_dead(dir: &Path, live: &Path) -> Result<(), Error> {
+    let failed = |e| Error::io(e, "read", dir);
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let is_live = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("live-"));
+        if is_live && path != live {
+            std::fs::remove_dir_all(&path).map_err(|e| Error::io(e, "remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// A delta that is being written; unused without entries.
+#[derive(Default)]
+struct OpenDelta {
+    epoch: Epoch,
+    entries: u64,
+    piece: Piece,
+}
+
+/// The state of one operator's subtask, behind the row table.
+pub(crate) struct Backend {
+    store: Arc<Store>,
+    env: Arc<StateEnv>,
+    /// The frozen epoch's and the running one's.
+    open: [OpenDelta; 2],
+    /// See `is_empty`.
+    on_disk: bool,
+    /// Spilled rows that have not been written.
+    batch: WriteBatch,
+    batch_newest: Epoch,
+    value: Vec<u8>,
+    wanted: Vec<usize>,
+}
+
+impl Backend {
+    /// Whether nothing is on disk that is not in the table: nothing was restored, spilled or dropped. Then a miss needs no
+    /// look-up.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.on_disk
+    }
+
+    /// Looks up all `keys`, in spill, then in base. `found` is given the index of each key that has a row, the epoch that
+    /// last changed it (0 for rows of base) and the row; in no set order. Costs, with what is looked for in RocksDB's cache,
+    /// 1 to 2 us per key, and a read of the disk without.
+    ///
+    /// # Errors
+    /// When the disk fails or is damaged; what `found` returns.
+    pub(crate) fn get_many(
+        &mut self,
+        keys: &Keys,
+        mut found: impl FnMut(usize, Epoch, &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if !self.on_disk || keys.is_empty() {
+            return Ok(());
+        }
+        self.write_spilled()?;
+        let Self { store, wanted, .. } = self;
+        wanted.clear();
+        wanted.extend(0..keys.len());
+        wanted.sort_unstable_by(|a, b| keys.get(*a).cmp(keys.get(*b)));
+        let folded = store.folded();
+        store.spill.get_many(keys, wanted, folded, |index, epoch, row| match row {
+            [] => Ok(()),
+            row => found(index, epoch, row),
+        })?;
+        // Asked for after `spill`, as the argument in `spill.rs` demands.
+        match store.base.get() {
+            Some(base) if !wanted.is_empty() => {
+                base.get_many(keys, wanted, |index, row| found(index, 0, row).map(|()| true))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends an entry to the delta of `epoch`, the frozen or the running one: the closures append key and row to a buffer,
+    /// no row bytes saying that the row is gone. No allocation. Waits when the disk is slower than its callers.
+    ///
+    /// # Errors
+    /// What the closures return; when two other epochs have not been finished; when the threads have ended.
+    #[inline(always)]
+    pub(crate) fn put(
+        &mut self,
+        epoch: Epoch,
+        key: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
+        row: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let [first, second] = &mut self.open;
+        let delta = if first.epoch == epoch {
+            first
+        } else if second.epoch == epoch {
+            second
+        } else {
+            begin(&mut self.open, epoch, &self.env.pool)?
+        };
+        delta.piece.put(key, row)?;
+        delta.entries += 1;
+        if delta.piece.is_full() {
+            let piece = std::mem::replace(&mut delta.piece, self.env.pool.take());
+            self.send(Job::Piece(Arc::clone(&self.store), epoch, piece))?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn send(&self, job: Job) -> Result<(), Error> {
+        self.env.deltas.send(job).map_err(|_| {
+            self.store.failure().unwrap_or_else(|| {
+                Error::new(ErrorKind::Io, "the thread that writes deltas has ended").at(self.store.place())
+            })
+        })
+    }
+
+    /// Keeps a row that leaves the table, and that `base` does not have as `epoch` left it. It is in no delta by that. No
+    /// row bytes say that the row is gone. About 1 us.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn spill(&mut self, epoch: Epoch, key: &[u8], row: &[u8]) -> Result<(), Error> {
+        self.on_disk = true;
+        self.value.clear();
+        self.value.extend(spill::head(epoch));
+        self.value.extend(row);
+        self.batch.put(key, &self.value);
+        self.batch_newest = self.batch_newest.max(epoch);
+        if self.batch.size_in_bytes() >= SPILL_BATCH_BYTES {
+            self.write_spilled()?;
+        }
+        Ok(())
+    }
+
+    fn write_spilled(&mut self) -> Result<(), Error> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let newest = std::mem::take(&mut self.batch_newest);
+        self.store.spill.write(std::mem::take(&mut self.batch), newest)
+    }
+
+    /// All entries of `epoch` have been put: its delta becomes durable, then the snapshot is reported, from another thread,
+    /// with the whole chain. At once, from within, if nothing has changed and no report is outstanding. Epochs are finished
+    /// in their order.
+    ///
+    /// # Errors
+    /// The failure of a thread behind; nothing is reported then.
+    pub(crate) fn finish(&mut self, epoch: Epoch) -> Result<(), Error> {
+        if let Some(error) = self.store.failure() {
+            return Err(error);
+        }
+        let delta = self.open.iter_mut().find(|d| d.epoch == epoch && d.entries > 0).map(std::mem::take);
+        if delta.is_none() && self.store.unreported.load(SeqCst) == 0 {
+            (self.store.report)(epoch, Ok(self.store.snapshot()));
+            return Ok(());
+        }
+        let OpenDelta { entries, piece, .. } = delta.unwrap_or_default();
+        self.store.unreported.fetch_add(1, SeqCst);
+        self.send(Job::Finish(Arc::clone(&self.store), epoch, piece, entries))
+    }
+
+    /// `epoch` is decided: what it and those before it changed may go into `base`. Starts a fold if that is due and none is
+    /// under way.
+    pub(crate) fn decided(&mut self, epoch: Epoch) {
+        let store = &self.store;
+        store.decided.fetch_max(epoch, SeqCst);
+        if store.folding.load(SeqCst) || !lock(&store.chain).is_due(epoch, &store.shared.limits) {
+            return;
+        }
+        store.folding.store(true, SeqCst);
+        // Fails only after the end of the attempt.
+        let _ = self.env.folds.send(Some(Arc::clone(store)));
+    }
+
+    /// All changes of epochs up to this one are in `base`.
+    pub(crate) fn folded(&self) -> Epoch {
+        self.store.folded()
+    }
+
+    /// Whether a row that `epoch` changed last may leave the table without being spilled. The caller drops it if so, and
+    /// from then on misses are looked up.
+    #[inline]
+    pub(crate) fn may_drop(&mut self, epoch: Epoch) -> bool {
+        let may = epoch <= self.store.folded();
+        self.on_disk |= may;
+        may
+    }
+}
+
+/// Takes an unused delta for `epoch`.
+#[cold]
+#[inline(never)]
+fn begin<'a>(open: &'a mut [OpenDelta; 2], epoch: Epoch, pool: &Pool) -> Result<&'a mut OpenDelta, Error> {
+    let [first, second] = open;
+    let others = format!("{} and {}", first.epoch, second.epoch);
+    let Some(free) = [first, second].into_iter().find(|d| d.entries == 0) else {
+        return Err(Error::new(ErrorKind::Failed, format!("a row of epoch {epoch} while {others} are not finished")));
+    };
+    *free = OpenDelta { epoch, entries: 0, piece: pool.take() };
+    Ok(free)
+}

@@ -1,0 +1,208 @@
+//! How the state of one subtask is brought back. Which checkpoint is restored, and whether its files are whole, is decided
+//! before; here a missing or damaged file that is met is a refusal, too.
+//!
+//! | what there is | what is done | what it costs |
+//! |---|---|---|
+//! | nothing | nothing: instances are made when something comes | nothing |
+//! | one snapshot of the same key groups | the base is linked, deltas are loaded into `spill`; the chain goes on | the deltas |
+//! | other key groups | rows of the own groups are copied out of each base into a new one, then the deltas applied | the state |
+//!
+//! In the first case of the two, `folded` is the base's epoch, so the rows of the deltas hide those of the base until a
+//! fold has them. In the second all is in `base`, `folded` is the restored epoch, and a base checkpoint is taken at once,
+//! so that the next snapshot names nothing of an attempt that had other groups.
+//!
+//! Memory: a chunk of entries, which all cores together keep below one fold's. Nothing of the old attempt is changed.
+
+use super::backend::OpenSpec;
+use super::base;
+use super::delta::{self, damaged};
+use super::rocks::{Rocks, failed};
+use super::snapshot::StateSnapshot;
+use super::sorter::{Gone, Run, Sorter};
+use super::spill::{self, Spill};
+use super::store::{Chain, Scratch, Shared, Store, lock};
+use crate::{Epoch, Error};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+enum Way<'a> {
+    Nothing,
+    /// Go on with this snapshot.
+    Link(&'a StateSnapshot),
+    /// Copy rows out of these.
+    Rewrite(Vec<&'a StateSnapshot>),
+}
+
+/// Opens the state of a subtask, restored.
+///
+/// # Errors
+/// A refusal if a file is missing or damaged, or if the snapshots leave out a key group; when the disk fails.
+pub(super) fn open(shared: &Arc<Shared>, spec: &OpenSpec) -> Result<Store, Error> {
+    let scratch = shared.live.join(format!("{}-{}", spec.operator, spec.subtask));
+    let way = choose(spec)?;
+    if way != Way::Nothing {
+        std::fs::create_dir_all(&scratch).map_err(|e| Error::io(e, "make the directory", &scratch))?;
+    }
+    let store = Store {
+        shared: Arc::clone(shared),
+        operator: spec.operator.clone(),
+        subtask: spec.subtask,
+        groups: spec.groups.clone(),
+        report: Arc::clone(&spec.report),
+        chain: Default::default(),
+        folded: Default::default(),
+        decided: spec.restored.unwrap_or(0).into(),
+        folding: Default::default(),
+        unreported: Default::default(),
+        failure: Default::default(),
+        base: Default::default(),
+        spill: Spill::new(Arc::clone(&shared.tuning), &scratch),
+        checksums: Default::default(),
+        scratch: Scratch(scratch),
+    };
+    match way {
+        Way::Nothing => {}
+        Way::Link(snapshot) => link(&store, snapshot)?,
+        Way::Rewrite(snapshots) => rewrite(&store, &snapshots, spec)?,
+    }
+    Ok(store)
+}
+
+fn choose(spec: &OpenSpec) -> Result<Way<'_>, Error> {
+    let own = &spec.groups;
+    let overlap = |s: &StateSnapshot| s.groups.end.min(own.end).saturating_sub(s.groups.start.max(own.start)) as usize;
+    let snapshots: Vec<_> = spec.restore.iter().filter(|s| overlap(s) > 0).collect();
+    let covered: usize = snapshots.iter().map(|s| overlap(s)).sum();
+    if !spec.restore.is_empty() && covered != own.len() {
+        let found: Vec<_> = spec.restore.iter().map(|s| &s.groups).collect();
+        return Err(Error::refused(format!(
+            "the checkpoint has state of `{}` for the key groups {found:?}, and {own:?} are to be restored: restore an older checkpoint",
+            spec.operator
+        )));
+    }
+    if snapshots.iter().all(|s| s.base.is_none() && s.deltas.is_empty()) {
+        return Ok(Way::Nothing);
+    }
+    match snapshots[..] {
+        [same] if same.groups == *own => Ok(Way::Link(same)),
+        _ => Ok(Way::Rewrite(snapshots)),
+    }
+}
+
+/// Bytes of entries that one subtask sorts at a time while others do the same.
+fn chunk_bytes(shared: &Shared) -> usize {
+    shared.limits.chunk_bytes / std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn link(store: &Store, snapshot: &StateSnapshot) -> Result<(), Error> {
+    let shared = &store.shared;
+    if let Some(base) = &snapshot.base {
+        let path = store.scratch.0.join("base");
+        base::link(&shared.checkpoints, base, &path)?;
+        base::keep_checksums(store, &base.files);
+        let _ = store.base.set(Rocks::open(&shared.tuning, &path)?);
+        store.folded.store(base.epoch, SeqCst);
+    }
+    if let Some(last) = snapshot.deltas.last() {
+        store.spill.load(last.epoch, |tuning, rocks| {
+            let mut sorter = Sorter::new(tuning, rocks, Gone::Keep, chunk_bytes(shared));
+            for delta in &snapshot.deltas {
+                let epoch = spill::head(delta.epoch);
+                delta::read(&shared.checkpoints, &store.operator, delta, |key, row| sorter.push(key, &epoch, row))?;
+            }
+            sorter.flush()
+        })?;
+    }
+    *lock(&store.chain) = Chain { base: snapshot.base.clone(), deltas: snapshot.deltas.clone() };
+    Ok(())
+}
+
+fn rewrite(store: &Store, snapshots: &[&StateSnapshot], spec: &OpenSpec) -> Result<(), Error> {
+    let shared = &store.shared;
+    let rocks = Rocks::open(&shared.tuning, &store.scratch.0.join("base"))?;
+    for snapshot in snapshots {
+        copy_base(store, snapshot, &rocks)?;
+        let mut sorter = Sorter::new(&shared.tuning, &rocks, Gone::Delete, chunk_bytes(shared));
+        for delta in &snapshot.deltas {
+            let path = shared.checkpoints.join(&delta.file.path);
+            delta::read(&shared.checkpoints, &store.operator, delta, |key, row| match place(key, &store.groups) {
+                Some(Place::Inside) => sorter.push(key, row, &[]),
+                Some(_) => Ok(()),
+                None => Err(damaged(&path, "it has a key without a key group")),
+            })?;
+        }
+        sorter.flush()?;
+    }
+    let deltas = snapshots.iter().flat_map(|s| &s.deltas).map(|d| d.epoch);
+    let bases = snapshots.iter().flat_map(|s| &s.base).map(|b| b.epoch);
+    let newest = deltas.chain(bases).max().unwrap_or(0);
+    let epoch: Epoch = spec.restored.unwrap_or(newest);
+    let base = base::take(store, &rocks, epoch)?;
+    lock(&store.chain).base = Some(base);
+    store.folded.store(epoch, SeqCst);
+    let _ = store.base.set(rocks);
+    Ok(())
+}
+
+/// Copies the rows of the store's key groups out of a base.
+fn copy_base(store: &Store, snapshot: &StateSnapshot, into: &Rocks) -> Result<(), Error> {
+    let Some(base) = &snapshot.base else {
+        return Ok(());
+    };
+    let shared = &store.shared;
+    let path = store.scratch.0.join("old");
+    base::link(&shared.checkpoints, base, &path)?;
+    let old = Rocks::open_read_only(&shared.tuning, &path)?;
+    copy_groups(&old, &store.groups, Run::new(&shared.tuning, into)).map_err(|e| e.at(base.directory.clone()))?;
+    old.destroy();
+    Ok(())
+}
+
+/// Where a key stands, seen from a range of key groups of its table.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Inside,
+    /// Go on at this prefix.
+    Before([u8; 4]),
+    /// Go on at this prefix, the next table's, if there can be one.
+    After(Option<[u8; 4]>),
+}
+
+/// None if the key is too short.
+fn place(key: &[u8], groups: &Range<u32>) -> Option<Place> {
+    let (prefix, _) = key.split_first_chunk::<4>()?;
+    let [t0, t1, g0, g1] = *prefix;
+    let group = u32::from(u16::from_be_bytes([g0, g1]));
+    let [s0, s1] = u16::try_from(groups.start).unwrap_or(u16::MAX).to_be_bytes();
+    if group < groups.start {
+        return Some(Place::Before([t0, t1, s0, s1]));
+    }
+    if group < groups.end {
+        return Some(Place::Inside);
+    }
+    let next = u16::from_be_bytes([t0, t1]).checked_add(1).map(u16::to_be_bytes);
+    Some(Place::After(next.map(|[t0, t1]| [t0, t1, s0, s1])))
+}
+
+fn copy_groups(old: &Rocks, groups: &Range<u32>, mut run: Run<'_>) -> Result<(), Error> {
+    let path: &Path = old.path();
+    let mut scan = old.scan();
+    scan.seek_to_first();
+    while let Some((key, row)) = scan.item() {
+        match place(key, groups) {
+            Some(Place::Inside) => {
+                run.put(key, row, Gone::Delete)?;
+                scan.next();
+            }
+            Some(Place::Before(prefix) | Place::After(Some(prefix))) => scan.seek(prefix),
+            Some(Place::After(None)) => break,
+            None => return Err(damaged(path, "it has a key without a key group")),
+        }
+    }
+    scan.status().map_err(|e| failed(e, "read", path))?;
+    run.finish()
+}

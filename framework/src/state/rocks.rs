@@ -1,0 +1,207 @@
+//! One RocksDB instance, and the settings that all of a process share. What is kept in which instance is decided in
+//! `spill.rs`, `fold.rs` and `restore.rs`; nothing else names the `rocksdb` crate but `sorter.rs`.
+//!
+//! Memory: blocks, indexes, filters and memtables of all instances are charged to one cache of the budget's size. Beside
+//! it stand, per instance, about 0.3 MiB of RocksDB's own structures and up to 64 open files.
+//!
+//! There is no write-ahead log (what must survive is in deltas and base checkpoints), no statistics and no LOG file: what
+//! RocksDB has to say at level `Warn` and above goes to `tracing`.
+
+use super::backend::Keys;
+use super::delta::damaged;
+use crate::{Error, ErrorKind};
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, Env,
+    InfoLogger, IngestExternalFileOptions, LogLevel, Options, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
+};
+use std::path::{Path, PathBuf};
+
+/// Keys per call of RocksDB's multi-get. It works on 32 at a time; what is found stays pinned until the call is done.
+const MULTI_GET_KEYS: usize = 256;
+/// The only column family.
+const FAMILY: &str = "default";
+
+/// The settings of all instances, and what they share.
+pub(super) struct Tuning {
+    pub(super) options: Options,
+    write: WriteOptions,
+    ingest: IngestExternalFileOptions,
+}
+
+impl Tuning {
+    /// Of instances that stay within `budget_bytes` together.
+    ///
+    /// # Errors
+    /// When RocksDB cannot be set up.
+    pub(super) fn new(budget_bytes: usize) -> Result<Self, Error> {
+        let mut env = Env::new().map_err(|e| Error::new(ErrorKind::Io, "cannot set up RocksDB").because(e))?;
+        env.set_background_threads(2);
+        env.set_high_priority_background_threads(1);
+        let cache = Cache::new_lru_cache(budget_bytes);
+        // A quarter may be memtables. Not stalled when it is more: the operator would wait, not the disk.
+        let buffers = (budget_bytes / 4).max(1 << 20);
+        let manager = WriteBufferManager::new_write_buffer_manager_with_cache(buffers, false, cache.clone());
+
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_env(&env);
+        options.set_write_buffer_manager(&manager);
+        options.set_write_buffer_size((budget_bytes / 32).clamp(256 << 10, 8 << 20));
+        options.set_arena_block_size(64 << 10);
+        options.set_max_background_jobs(2);
+        options.set_max_open_files(64);
+        options.set_max_file_opening_threads(1);
+        options.set_skip_stats_update_on_db_open(true);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_block_based_table_factory(&blocks(&cache));
+        options.set_manifest_preallocation_size(64 << 10);
+        options.set_stats_dump_period_sec(0);
+        options.set_stats_persist_period_sec(0);
+        options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |_, text| {
+            tracing::debug!(target: "millstream::rocksdb", "{}", text.trim_end());
+        }));
+        let mut write = WriteOptions::default();
+        write.disable_wal(true);
+        let mut ingest = IngestExternalFileOptions::default();
+        ingest.set_move_files(true);
+        Ok(Self { options, write, ingest })
+    }
+
+    fn families(&self) -> [ColumnFamilyDescriptor; 1] {
+        [ColumnFamilyDescriptor::new(FAMILY, self.options.clone())]
+    }
+}
+
+fn blocks(cache: &Cache) -> BlockBasedOptions {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_bloom_filter(10.0, false);
+    // Indexes and filters grow with the state, so they must be inside the budget.
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_cache_index_and_filter_blocks_with_high_priority(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    blocks.set_optimize_filters_for_memory(true);
+    blocks
+}
+
+/// An open instance.
+pub(super) struct Rocks {
+    db: DB,
+    path: PathBuf,
+    read: ReadOptions,
+}
+
+impl Rocks {
+    /// Opens the instance at `path`, or makes an empty one. About 10 ms, most of it fsync.
+    ///
+    /// # Errors
+    /// When the disk fails; a refusal if what is there is damaged.
+    pub(super) fn open(tuning: &Tuning, path: &Path) -> Result<Self, Error> {
+        std::fs::create_dir_all(path).map_err(|e| Error::io(e, "make the directory", path))?;
+        let db = DB::open_cf_descriptors(&tuning.options, path, tuning.families());
+        let db = db.map_err(|e| failed(e, "open", path))?;
+        Ok(Self { db, path: path.into(), read: ReadOptions::default() })
+    }
+
+    /// Opens the instance at `path` without changing it.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub(super) fn open_read_only(tuning: &Tuning, path: &Path) -> Result<Self, Error> {
+        let db = DB::open_cf_descriptors_read_only(&tuning.options, path, tuning.families(), false);
+        let db = db.map_err(|e| failed(e, "open", path))?;
+        Ok(Self { db, path: path.into(), read: ReadOptions::default() })
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn family(&self) -> Result<&ColumnFamily, Error> {
+        self.db.cf_handle(FAMILY).ok_or_else(|| damaged(&self.path, "it has no column family"))
+    }
+
+    /// Looks up the keys at the indexes `wanted`, which are in the order of the keys. `hit` is shown what is found and says
+    /// whether that is an answer; the indexes without one are left in `wanted`.
+    ///
+    /// # Errors
+    /// When the disk fails or is damaged; what `hit` returns.
+    pub(super) fn get_many(
+        &self,
+        keys: &Keys,
+        wanted: &mut Vec<usize>,
+        mut hit: impl FnMut(usize, &[u8]) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let family = self.family()?;
+        let mut open = Vec::new();
+        for chunk in wanted.chunks(MULTI_GET_KEYS) {
+            let slices = chunk.iter().map(|i| keys.get(*i));
+            let results = self.db.batched_multi_get_cf_opt(family, slices, true, &self.read);
+            for (index, result) in chunk.iter().zip(results) {
+                let answered = match result.map_err(|e| failed(e, "read", &self.path))? {
+                    Some(value) => hit(*index, &value)?,
+                    None => false,
+                };
+                if !answered {
+                    open.push(*index);
+                }
+            }
+        }
+        *wanted = open;
+        Ok(())
+    }
+
+    /// Applies a batch. Lost when the process ends.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(super) fn write(&self, tuning: &Tuning, batch: WriteBatch) -> Result<(), Error> {
+        self.db.write_opt(batch, &tuning.write).map_err(|e| failed(e, "write to", &self.path))
+    }
+
+    /// Takes over a file of `sorter.rs`: its entries are newer than all there are.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(super) fn ingest(&self, tuning: &Tuning, file: &Path) -> Result<(), Error> {
+        let done = self.db.ingest_external_file_opts(&tuning.ingest, vec![file]);
+        done.map_err(|e| failed(e, "add a file to", &self.path))
+    }
+
+    /// All entries from front to back, past the cache.
+    pub(super) fn scan(&self) -> DBRawIterator<'_> {
+        let mut read = ReadOptions::default();
+        read.fill_cache(false);
+        read.set_readahead_size(1 << 20);
+        self.db.raw_iterator_opt(read)
+    }
+
+    /// Makes the directory `into` with hard links to all data; its files and itself are durable, its name is not.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(super) fn checkpoint(&self, into: &Path) -> Result<(), Error> {
+        let checkpoint = Checkpoint::new(&self.db).map_err(|e| failed(e, "copy", &self.path))?;
+        checkpoint.create_checkpoint_with_log_size(into, 0).map_err(|e| failed(e, "copy the state to", into))
+    }
+
+    /// Closes it and removes its files. Errors are ignored: the next start clears what is left.
+    pub(super) fn destroy(self) {
+        let Self { db, path, .. } = self;
+        drop(db);
+        if let Err(error) = std::fs::remove_dir_all(&path) {
+            tracing::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+}
+
+/// What RocksDB said, by what is to be done about it.
+pub(super) fn failed(error: rocksdb::Error, doing: &str, path: &Path) -> Error {
+    if error.kind() == rocksdb::ErrorKind::Corruption {
+        return damaged(path, &error.into_string());
+    }
+    let remedy = if error.as_ref().contains("No space left") { " (free space on that file system)" } else { "" };
+    Error::new(ErrorKind::Io, format!("cannot {doing} {}{remedy}", path.display())).because(error)
+}

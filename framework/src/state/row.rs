@@ -1,0 +1,171 @@
+//! The bytes of a row, and whether a program can read what a checkpoint holds. The envelope of a field is in `codec.rs`.
+//!
+//! A row is the concatenation of its fields that hold something, each in its envelope; no bytes at all say that the row
+//! is gone. Field ids come from the manifest, so fields may change places, and new ones be added, without a migration.
+
+use super::handle::{Handle, State, Visitor, VisitorMut};
+use super::snapshot::{OperatorStates, ShapeRef, StateSpec};
+use crate::codec::{self, CodecError};
+use crate::shape::{Shape, shape_of};
+use crate::{Error, Key};
+use std::collections::BTreeMap;
+
+impl From<Shape> for ShapeRef {
+    fn from(shape: Shape) -> Self {
+        Self { text: shape.text, fingerprint: format!("{:016x}", shape.fingerprint) }
+    }
+}
+
+/// The states of an operator as the program declares them, without the types.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    key: ShapeRef,
+    fields: Vec<(&'static str, u32, ShapeRef)>,
+}
+
+impl Layout {
+    /// Of keys `K` and rows `S`.
+    pub(crate) fn of<K: Key, S: State>() -> Self {
+        let fields = S::FIELDS.iter().map(|f| (f.name, f.version, (f.shape)().into())).collect();
+        Self { key: shape_of::<K>().into(), fields }
+    }
+
+    /// What the manifest is to say of `operator`, given what it said so far: known states keep their ids, new ones get the
+    /// next.
+    ///
+    /// # Errors
+    /// A refusal if the program cannot read what the checkpoint holds.
+    pub(crate) fn reconcile(&self, operator: &str, table: u16, old: Option<&OperatorStates>) -> Result<OperatorStates, Error> {
+        let known = old.map_or(&[][..], |o| &o.states[..]);
+        if let Some(old) = old
+            && old.key.fingerprint != self.key.fingerprint
+        {
+            let (was, is) = (&old.key.text, &self.key.text);
+            return Err(Error::refused(format!(
+                "the keys of `{operator}` were `{was}` in the checkpoint and are `{is}` in the program: key it as before, or give the operator another name to start it empty"
+            )));
+        }
+        let mut next = known.iter().map(|s| s.id + 1).max().unwrap_or(0);
+        let mut states = Vec::new();
+        for (name, version, shape) in &self.fields {
+            let found = known.iter().find(|s| s.name == *name);
+            if let Some(found) = found {
+                check(operator, found, *version, shape)?;
+            }
+            let id = found.map_or(next, |s| s.id);
+            next = next.max(id + 1);
+            states.push(StateSpec { name: (*name).into(), id, codec: codec::BINCODE, version: *version, shape: shape.clone() });
+        }
+        if let Some(gone) = known.iter().find(|k| !states.iter().any(|s| s.name == k.name)) {
+            return Err(Error::refused(format!(
+                "state `{}` of `{operator}` is in the checkpoint but not in the program: declare it again, or give the operator another name to start it empty",
+                gone.name
+            )));
+        }
+        Ok(OperatorStates { operator: operator.into(), table, key: self.key.clone(), states })
+    }
+}
+
+fn check(operator: &str, found: &StateSpec, version: u32, shape: &ShapeRef) -> Result<(), Error> {
+    let (name, was, is) = (&found.name, &found.shape.text, &shape.text);
+    if found.version != version {
+        return Err(Error::refused(format!(
+            "state `{name}` of `{operator}` has version {} in the checkpoint and {version} in the program, and there is no migration: use version {} again, or give the state another name",
+            found.version, found.version
+        )));
+    }
+    if found.shape.fingerprint != shape.fingerprint {
+        return Err(Error::refused(format!(
+            "state `{name}` of `{operator}` held `{was}` in the checkpoint and holds `{is}` in the program, under one version: restore the type, or give the state another name"
+        )));
+    }
+    if found.codec != codec::BINCODE {
+        return Err(Error::refused(format!(
+            "state `{name}` of `{operator}` is encoded with codec {}, which this version of millstream does not know: use the version that wrote it",
+            found.codec
+        )));
+    }
+    Ok(())
+}
+
+/// Writes and reads rows of one operator: which id each field has.
+#[derive(Debug, Clone)]
+pub(crate) struct RowLayout {
+    /// By index of the field: id and version.
+    ids: Vec<(u32, u32)>,
+    /// Index by id.
+    index: BTreeMap<u32, usize>,
+}
+
+impl RowLayout {
+    pub(crate) fn new(states: &OperatorStates) -> Self {
+        let ids: Vec<_> = states.states.iter().map(|s| (s.id, s.version)).collect();
+        let index = ids.iter().enumerate().map(|(i, (id, _))| (*id, i)).collect();
+        Self { ids, index }
+    }
+
+    /// Appends the row; nothing if it is empty.
+    #[inline(always)]
+    pub(crate) fn save<S: State>(&self, row: &S, into: &mut Vec<u8>) -> Result<(), CodecError> {
+        let mut save = Save { ids: &self.ids, into, result: Ok(()) };
+        row.visit(&mut save);
+        save.result
+    }
+
+    /// Reads what `save` wrote.
+    pub(crate) fn load<S: State>(&self, bytes: &[u8]) -> Result<S, CodecError> {
+        let mut row = S::open();
+        for field in codec::fields(bytes) {
+            let field = field?;
+            let Some(index) = self.index.get(&field.id) else {
+                return Err(CodecError::UnknownField { id: field.id });
+            };
+            let mut load = Load { index: *index, payload: field.payload, result: Ok(()) };
+            row.visit_mut(&mut load);
+            load.result?;
+        }
+        Ok(row)
+    }
+}
+
+/// Whether no field holds anything.
+#[inline(always)]
+pub(crate) fn is_empty<S: State>(row: &S) -> bool {
+    struct Empty(bool);
+    impl Visitor for Empty {
+        #[inline(always)]
+        fn field<H: Handle>(&mut self, _: usize, handle: &H) {
+            self.0 &= handle.is_empty();
+        }
+    }
+    let mut empty = Empty(true);
+    row.visit(&mut empty);
+    empty.0
+}
+
+struct Save<'a> {
+    ids: &'a [(u32, u32)],
+    into: &'a mut Vec<u8>,
+    result: Result<(), CodecError>,
+}
+impl Visitor for Save<'_> {
+    #[inline(always)]
+    fn field<H: Handle>(&mut self, index: usize, handle: &H) {
+        if let (Ok(()), Some((id, version))) = (&self.result, self.ids.get(index)) {
+            self.result = handle.save(*id, *version, self.into);
+        }
+    }
+}
+
+struct Load<'a> {
+    index: usize,
+    payload: &'a [u8],
+    result: Result<(), CodecError>,
+}
+impl VisitorMut for Load<'_> {
+    fn field<H: Handle>(&mut self, index: usize, handle: &mut H) {
+        if index == self.index {
+            self.result = handle.load(self.payload);
+        }
+    }
+}

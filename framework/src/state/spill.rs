@@ -1,0 +1,177 @@
+//! Spill: the rows that left the table before a fold had brought them to base. What is evicted, and when, is decided by
+//! the operator; folds are in `fold.rs`.
+//!
+//! A generation is an instance of RocksDB of its own, made when the first row comes and removed, directory and all, when a
+//! fold has caught up with its newest row: so nothing is ever deleted from it, base checkpoints hold none of it, and an
+//! operator whose rows fit the table has none. A value is `[epoch u64 BE][row]`, the epoch being the one that last changed
+//! the row; no row bytes say that the row is gone. Nothing in here survives the attempt.
+//!
+//! # Why reads need no lock against folds
+//!
+//! A read of a key goes through the generations, newest first, then to base. Let `e` be the epoch that last changed the
+//! row, and let a fold bring base from `folded = f` to `n`.
+//!
+//! 1. `e <= f`: no delta of `f+1..=n` names the key, so the fold does not touch it in base, and base has the row whether
+//!    the fold has not begun, is half done, or is over. What generations hold of it has an epoch `<= f` and is ignored.
+//! 2. `f < e <= n`: the row is in the table, or was spilled with `e`, for only `folded` allows to drop it without. Its
+//!    generation is removed after base is complete and `folded = n` is published. Either the read finds it there, or it
+//!    finds it gone, comes to base later than that, and base has the row.
+//! 3. `e > n`: in the table, or in a generation whose newest epoch is `>= e`, which this fold does not remove.
+//!
+//! Two generations may hold one key. The newer one has the row as of the same epoch or a later one; if the newer one is
+//! removed, its epoch was folded, hence that of the older one, too, and the older entry is ignored.
+//!
+//! A new generation is begun when a fold starts, so that the older ones stop growing and can be removed by the next fold
+//! at the latest: two or three are there at a time.
+
+use super::backend::Keys;
+use super::rocks::{Rocks, Tuning};
+use super::store::lock;
+use crate::{Epoch, Error};
+use rocksdb::WriteBatch;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// The generations of one subtask. Written and read by its worker, begun and removed by the thread that folds; the lock is
+/// contended only when those meet, a few microseconds per fold.
+pub(super) struct Spill {
+    tuning: Arc<Tuning>,
+    directory: PathBuf,
+    live: Mutex<Live>,
+}
+
+#[derive(Default)]
+struct Live {
+    /// How many generations there have been.
+    begun: u64,
+    /// Oldest first.
+    generations: Vec<Generation>,
+}
+
+struct Generation {
+    rocks: Rocks,
+    /// The newest epoch of its entries; 0 if it has none.
+    newest: Epoch,
+}
+
+/// What stands before the row in a value.
+pub(super) fn head(epoch: Epoch) -> [u8; 8] {
+    epoch.to_be_bytes()
+}
+
+fn split_value(value: &[u8]) -> Option<(Epoch, &[u8])> {
+    let (epoch, row) = value.split_first_chunk()?;
+    Some((Epoch::from_be_bytes(*epoch), row))
+}
+
+impl Spill {
+    /// Without generations; they will be below `directory`.
+    pub(super) fn new(tuning: Arc<Tuning>, directory: &Path) -> Self {
+        Self { tuning, directory: directory.into(), live: Mutex::default() }
+    }
+
+    fn open(&self, number: u64) -> Result<Generation, Error> {
+        let rocks = Rocks::open(&self.tuning, &self.directory.join(format!("spill-{number}")))?;
+        Ok(Generation { rocks, newest: 0 })
+    }
+
+    /// Applies `batch`, whose newest epoch is `newest`, to the newest generation.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(super) fn write(&self, batch: WriteBatch, newest: Epoch) -> Result<(), Error> {
+        let mut live = lock(&self.live);
+        if live.generations.is_empty() {
+            let generation = self.open(live.begun)?;
+            live.begun += 1;
+            live.generations.push(generation);
+        }
+        let Some(generation) = live.generations.last_mut() else {
+            return Ok(());
+        };
+        generation.newest = generation.newest.max(newest);
+        generation.rocks.write(&self.tuning, batch)
+    }
+
+    /// Makes a generation of what `fill` puts into an instance; `newest` is the newest epoch of that.
+    ///
+    /// # Errors
+    /// When the disk fails; what `fill` returns.
+    pub(super) fn load(
+        &self,
+        newest: Epoch,
+        fill: impl FnOnce(&Tuning, &Rocks) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut live = lock(&self.live);
+        let mut generation = self.open(live.begun)?;
+        generation.newest = newest;
+        fill(&self.tuning, &generation.rocks)?;
+        live.begun += 1;
+        live.generations.push(generation);
+        Ok(())
+    }
+
+    /// Begins a new generation, unless the newest one is still empty or there is none. Called by one thread.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(super) fn begin(&self) -> Result<(), Error> {
+        let number = {
+            let mut live = lock(&self.live);
+            if live.generations.last().is_none_or(|g| g.newest == 0) {
+                return Ok(());
+            }
+            live.begun += 1;
+            live.begun - 1
+        };
+        // Takes milliseconds, in which the worker goes on.
+        let generation = self.open(number)?;
+        lock(&self.live).generations.push(generation);
+        Ok(())
+    }
+
+    /// Removes the generations, but not the one that is written to, in which nothing is newer than `folded`.
+    pub(super) fn drop_until(&self, folded: Epoch) {
+        let dead: Vec<Generation> = {
+            let mut live = lock(&self.live);
+            let Some(current) = live.generations.pop() else {
+                return;
+            };
+            let dead = live.generations.extract_if(.., |g| g.newest <= folded).collect();
+            live.generations.push(current);
+            dead
+        };
+        dead.into_iter().for_each(|g| g.rocks.destroy());
+    }
+
+    /// Looks up keys as [`Rocks::get_many`] does, newest generation first. Entries of epochs `<= folded` do not count.
+    /// `found` is given the index of a key, the epoch and the row; the row is empty if it is gone.
+    ///
+    /// # Errors
+    /// When the disk fails; what `found` returns.
+    pub(super) fn get_many(
+        &self,
+        keys: &Keys,
+        wanted: &mut Vec<usize>,
+        folded: Epoch,
+        mut found: impl FnMut(usize, Epoch, &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let live = lock(&self.live);
+        for generation in live.generations.iter().rev() {
+            if wanted.is_empty() || generation.newest <= folded {
+                continue;
+            }
+            generation.rocks.get_many(keys, wanted, |index, value| match split_value(value) {
+                Some((epoch, row)) if epoch > folded => found(index, epoch, row).map(|()| true),
+                _ => Ok(false),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// How many generations there are.
+    #[cfg(test)]
+    pub(super) fn generations(&self) -> usize {
+        lock(&self.live).generations.len()
+    }
+}

@@ -1,0 +1,171 @@
+//! The loop of a subtask behind an inbox: batches to the stage, barriers through the gate, background work in between.
+//! The loop at a source is in `source.rs`.
+
+use super::gate::{Gate, Passage};
+use super::inbox::Receiver;
+use super::report::{Command, Commands, Counters, StageContext};
+use super::stage::Stage;
+use crate::clock;
+use crate::message::Message;
+use crate::{Batch, Error};
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// A loop that finds work all the time lets the others of its worker run after so long.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// Lets the other tasks of the worker run now and then.
+#[derive(Debug)]
+pub(crate) struct Slice(Instant);
+
+impl Slice {
+    pub(crate) fn new() -> Self {
+        Self(clock::now())
+    }
+
+    /// To be called after each batch, with the time it is.
+    pub(crate) async fn pass(&mut self, now: Instant) {
+        if now.duration_since(self.0) >= SLICE {
+            tokio::task::yield_now().await;
+            self.0 = clock::now();
+        }
+    }
+}
+
+struct Subtask<T> {
+    inbox: Receiver<T>,
+    stage: Box<dyn Stage<T>>,
+    commands: Commands,
+    gate: Gate,
+    used: Option<(usize, Batch<T>)>,
+    /// When the first lane's barrier came.
+    aligning: Option<Instant>,
+    leaving: bool,
+    context: StageContext,
+}
+
+/// Runs until it is told to end.
+pub(crate) async fn drive<T: 'static>(
+    inbox: Receiver<T>,
+    stage: Box<dyn Stage<T>>,
+    commands: Commands,
+    context: StageContext,
+) -> Result<(), Error> {
+    let gate = Gate::new(inbox.lanes());
+    let mut subtask = Subtask { inbox, stage, commands, gate, used: None, aligning: None, leaving: false, context };
+    let mut slice = Slice::new();
+    while let Some((lane, message)) = subtask.next().await? {
+        match message {
+            Message::Batch(batch) => slice.pass(subtask.batch(lane, batch).await?).await,
+            Message::Barrier(epoch) => subtask.barrier(lane, epoch).await?,
+            Message::End => subtask.end(lane).await?,
+        }
+    }
+    Ok(())
+}
+
+impl<T: 'static> Subtask<T> {
+    /// The next message; `None` when the subtask is to end. With nothing to read it flushes, does background work, and
+    /// only then waits.
+    async fn next(&mut self) -> Result<Option<(usize, Message<T>)>, Error> {
+        while !self.leaving {
+            let (inbox, used) = (&mut self.inbox, &mut self.used);
+            let got = poll_fn(|cx| match inbox.poll_recv(used, cx) {
+                Poll::Ready(message) => Poll::Ready(Some(message)),
+                Poll::Pending => Poll::Ready(None),
+            });
+            if let Some(message) = got.await {
+                return Ok(Some(message));
+            }
+            if self.stage.background()? {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            return self.wait().await;
+        }
+        Ok(None)
+    }
+
+    /// Waits for a message or the end, while what the stage has under way goes on.
+    async fn wait(&mut self) -> Result<Option<(usize, Message<T>)>, Error> {
+        let Self { inbox, stage, commands, used, .. } = self;
+        poll_fn(|cx| {
+            while let Poll::Ready(command) = commands.poll_recv(cx) {
+                match command {
+                    Some(Command::Decided(epoch)) => stage.on_decided(epoch)?,
+                    Some(Command::Run | Command::Barrier(_)) => {}
+                    Some(Command::End) | None => return Poll::Ready(Ok(None)),
+                }
+            }
+            if let Poll::Ready(Err(error)) = stage.poll_ready(true, cx) {
+                return Poll::Ready(Err(error));
+            }
+            match inbox.poll_recv(used, cx) {
+                Poll::Ready(message) => Poll::Ready(Ok(Some(message))),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Until the stage takes the next batch, or it is time to leave. Decisions are passed on meanwhile, for a sink may be
+    /// waiting for one.
+    async fn ready(&mut self, all: bool) -> Result<(), Error> {
+        let Self { stage, commands, leaving, .. } = self;
+        poll_fn(|cx| {
+            while let Poll::Ready(Some(command)) = commands.poll_recv(cx) {
+                match command {
+                    Command::Decided(epoch) => stage.on_decided(epoch)?,
+                    Command::End => *leaving = true,
+                    Command::Run | Command::Barrier(_) => {}
+                }
+            }
+            if *leaving { Poll::Ready(Ok(())) } else { stage.poll_ready(all, cx) }
+        })
+        .await
+    }
+
+    /// Gives the time when it was done.
+    async fn batch(&mut self, lane: usize, mut batch: Batch<T>) -> Result<Instant, Error> {
+        let (records, start) = (batch.len(), clock::now());
+        Counters::add(&self.context.counters.records_in, records);
+        self.stage.on_batch(&mut batch)?;
+        self.used = Some((lane, batch));
+        self.ready(false).await?;
+        let now = clock::now();
+        self.inbox.worked(records, now.duration_since(start));
+        self.stage.background()?;
+        Ok(now)
+    }
+
+    async fn barrier(&mut self, lane: usize, epoch: crate::Epoch) -> Result<(), Error> {
+        match self.gate.barrier(lane, epoch) {
+            Passage::Close(lane) => {
+                self.aligning.get_or_insert_with(clock::now);
+                self.inbox.block(lane, true);
+                Ok(())
+            }
+            _ => {
+                (0..self.inbox.lanes()).for_each(|lane| self.inbox.block(lane, false));
+                let took = self.aligning.take().map_or(0, |since| nanos(since.elapsed()));
+                Counters::max(&self.context.counters.alignment_ns_max, took);
+                self.ready(true).await?;
+                self.stage.on_barrier(epoch)
+            }
+        }
+    }
+
+    async fn end(&mut self, lane: usize) -> Result<(), Error> {
+        if self.gate.end(lane) == Passage::End {
+            self.ready(true).await?;
+            self.stage.on_end()?;
+        }
+        Ok(())
+    }
+}
+
+/// Whole nanoseconds; saturates.
+pub(crate) fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}

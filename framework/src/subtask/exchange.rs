@@ -1,0 +1,242 @@
+//! The writer's side of an exchange: which subtask a record goes to. How it gets there is in `inbox.rs`.
+//!
+//! A keyed writer fuses the chain before it, key extraction, hash and routing into one loop per batch; the hash travels
+//! with the record, so that the reader needs no key to find its row. Targets are flushed after each input batch when
+//! they are full, and all of them when the subtask is idle, before a barrier and at the end.
+
+use super::inbox::Sender;
+use super::stage::{Stage, run_chain};
+use crate::key::{group_of, stable_hash, subtask_of};
+use crate::message::Message;
+use crate::operator::{Chain, Collect};
+use crate::{Batch, BoxError, Epoch, Error, Key, Record};
+use std::marker::PhantomData;
+use std::task::{Context, Poll, ready};
+
+/// A lane to one subtask, and what is gathered for it.
+pub(crate) struct Target<T> {
+    batch: Batch<T>,
+    sender: Sender<T>,
+}
+
+impl<T> Target<T> {
+    pub(crate) fn new(sender: Sender<T>) -> Self {
+        Self { batch: Batch::default(), sender }
+    }
+
+    fn poll_flush(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<()> {
+        while self.batch.len() >= self.sender.batch_size() || (all && !self.batch.is_empty()) {
+            ready!(self.sender.poll_send(&mut self.batch, cx));
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Flushes every target as far as it goes, so that one full lane does not keep the others from their wakers.
+fn poll_flush<'a, T: 'a>(
+    targets: impl Iterator<Item = &'a mut Target<T>>,
+    all: bool,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Error>> {
+    let pending = targets.fold(false, |pending, target| target.poll_flush(all, cx).is_pending() || pending);
+    if pending { Poll::Pending } else { Poll::Ready(Ok(())) }
+}
+
+/// A fused chain that ends in an exchange by key, to one consumer or several.
+pub(crate) struct KeyedWriter<C, T, K, F> {
+    chain: C,
+    key: F,
+    timed: bool,
+    key_groups: u32,
+    /// The subtasks of the first consumer, then those of the others.
+    first: Vec<Target<T>>,
+    others: Vec<Vec<Target<T>>>,
+    clone: Option<fn(&T) -> T>,
+    of: PhantomData<fn() -> K>,
+}
+
+/// How a key is had from a record: borrowed from it, or computed.
+pub(crate) trait HashOf<T, K>: Send + Sync + 'static {
+    /// The stable hash of the record's key.
+    fn hash(&self, value: &T) -> u64;
+}
+/// The key is a part of the record.
+pub(crate) struct Borrowed<F>(pub(crate) F);
+impl<T, K: Key, F: Fn(&T) -> &K + Send + Sync + 'static> HashOf<T, K> for Borrowed<F> {
+    #[inline(always)]
+    fn hash(&self, value: &T) -> u64 {
+        stable_hash((self.0)(value))
+    }
+}
+/// The key is made from the record.
+pub(crate) struct Computed<F>(pub(crate) F);
+impl<T, K: Key, F: Fn(&T) -> K + Send + Sync + 'static> HashOf<T, K> for Computed<F> {
+    #[inline(always)]
+    fn hash(&self, value: &T) -> u64 {
+        stable_hash(&(self.0)(value))
+    }
+}
+
+/// What a keyed writer is made of.
+pub(crate) struct KeyedParts<C, T, F> {
+    pub(crate) chain: C,
+    pub(crate) key: F,
+    pub(crate) timed: bool,
+    pub(crate) key_groups: u32,
+    /// For each consumer, the lane to each of its subtasks.
+    pub(crate) lanes: Vec<Vec<Sender<T>>>,
+    /// Needed for more than one consumer.
+    pub(crate) clone: Option<fn(&T) -> T>,
+}
+
+impl<C, T, K, F> KeyedWriter<C, T, K, F> {
+    pub(crate) fn new(parts: KeyedParts<C, T, F>) -> Self {
+        let KeyedParts { chain, key, timed, key_groups, lanes, clone } = parts;
+        let mut targets = lanes.into_iter().map(|lanes| lanes.into_iter().map(Target::new).collect());
+        let first = targets.next().unwrap_or_default();
+        Self { chain, key, timed, key_groups, first, others: targets.collect(), clone, of: PhantomData }
+    }
+
+    fn targets(&mut self) -> impl Iterator<Item = &mut Target<T>> {
+        self.first.iter_mut().chain(self.others.iter_mut().flatten())
+    }
+
+    fn mark(&mut self, mark: impl Fn() -> Message<T>) {
+        self.targets().for_each(|target| target.sender.send_mark(mark()));
+    }
+}
+
+struct Router<'a, T, K, F, const TIMED: bool> {
+    key: &'a F,
+    key_groups: u32,
+    first: &'a mut [Target<T>],
+    others: &'a mut [Vec<Target<T>>],
+    clone: Option<fn(&T) -> T>,
+    error: Option<BoxError>,
+    of: PhantomData<fn() -> K>,
+}
+
+#[inline(always)]
+fn put<T, const TIMED: bool>(targets: &mut [Target<T>], group: u32, key_groups: u32, hash: u64, r: Record<T>) {
+    let at = subtask_of(group, targets.len() as u32, key_groups) as usize;
+    let batch = &mut targets[at].batch;
+    batch.values.push(r.value);
+    batch.hashes.push(hash);
+    if TIMED {
+        batch.times.push(r.time);
+    }
+}
+
+impl<T, K, F: HashOf<T, K>, const TIMED: bool> Collect<T> for Router<'_, T, K, F, TIMED> {
+    #[inline(always)]
+    fn emit(&mut self, r: Record<T>) {
+        let hash = self.key.hash(&r.value);
+        let group = group_of(hash, self.key_groups);
+        if let Some(clone) = self.clone {
+            for others in self.others.iter_mut() {
+                let copy = Record { value: clone(&r.value), time: r.time };
+                put::<T, TIMED>(others, group, self.key_groups, hash, copy);
+            }
+        }
+        put::<T, TIMED>(self.first, group, self.key_groups, hash, r);
+    }
+    #[cold]
+    fn fail(&mut self, error: BoxError) {
+        self.error.get_or_insert(error);
+    }
+}
+
+impl<T, C: Chain<T>, K, F: HashOf<T, K>> KeyedWriter<C, T, K, F> {
+    fn route<const TIMED: bool>(&mut self, batch: &mut Batch<C::In>) -> Option<BoxError> {
+        let mut router: Router<'_, T, K, F, TIMED> = Router {
+            key: &self.key,
+            key_groups: self.key_groups,
+            first: &mut self.first,
+            others: &mut self.others,
+            clone: self.clone,
+            error: None,
+            of: PhantomData,
+        };
+        run_chain(&mut self.chain, TIMED, batch, &mut router);
+        router.error
+    }
+}
+
+impl<T, C: Chain<T>, K, F: HashOf<T, K>> Stage<C::In> for KeyedWriter<C, T, K, F> {
+    fn on_batch(&mut self, batch: &mut Batch<C::In>) -> Result<(), Error> {
+        let error = if self.timed { self.route::<true>(batch) } else { self.route::<false>(batch) };
+        error.map_or(Ok(()), |error| Err(Error::from_user(error, "a function of the chain")))
+    }
+    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
+        self.mark(|| Message::Barrier(epoch));
+        Ok(())
+    }
+    fn on_end(&mut self) -> Result<(), Error> {
+        self.mark(|| Message::End);
+        Ok(())
+    }
+    fn on_decided(&mut self, _: Epoch) -> Result<(), Error> {
+        Ok(())
+    }
+    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        poll_flush(self.targets(), all, cx)
+    }
+    fn background(&mut self) -> Result<bool, Error> {
+        Ok(false)
+    }
+}
+
+/// An exchange without keys: batch by batch, to the subtask with the same number or to each in turn.
+pub(crate) struct BatchWriter<T> {
+    targets: Vec<Target<T>>,
+    /// The target of the next batch.
+    at: usize,
+    rotate: bool,
+}
+
+impl<T> BatchWriter<T> {
+    /// To one lane only.
+    pub(crate) fn forward(sender: Sender<T>) -> Self {
+        Self { targets: vec![Target::new(sender)], at: 0, rotate: false }
+    }
+
+    /// To each lane in turn, from `first` on.
+    pub(crate) fn rebalance(senders: Vec<Sender<T>>, first: usize) -> Self {
+        let at = first % senders.len().max(1);
+        Self { targets: senders.into_iter().map(Target::new).collect(), at, rotate: true }
+    }
+}
+
+impl<T> Stage<T> for BatchWriter<T> {
+    fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
+        let target = &mut self.targets[self.at].batch;
+        if target.is_empty() {
+            std::mem::swap(target, batch);
+        } else {
+            target.values.append(&mut batch.values);
+            target.times.append(&mut batch.times);
+            batch.clear();
+        }
+        if self.rotate {
+            self.at = (self.at + 1) % self.targets.len();
+        }
+        Ok(())
+    }
+    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
+        self.targets.iter_mut().for_each(|target| target.sender.send_mark(Message::Barrier(epoch)));
+        Ok(())
+    }
+    fn on_end(&mut self) -> Result<(), Error> {
+        self.targets.iter_mut().for_each(|target| target.sender.send_mark(Message::End));
+        Ok(())
+    }
+    fn on_decided(&mut self, _: Epoch) -> Result<(), Error> {
+        Ok(())
+    }
+    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        poll_flush(self.targets.iter_mut(), all, cx)
+    }
+    fn background(&mut self) -> Result<bool, Error> {
+        Ok(false)
+    }
+}

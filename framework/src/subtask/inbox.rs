@@ -1,0 +1,263 @@
+//! Where a subtask's input arrives: one bounded lane per producer behind one lock, and one waker. Which lanes may be read
+//! is decided in `gate.rs`.
+//!
+//! A lane is bounded in messages, so that what is in flight stays in cache, and in records, so that at most about
+//! [`WORK`] of work waits before a slow subtask and barriers stay quick: the receiver measures what a record costs it and
+//! allows lanes as many records as take that long. Emptied batches go home to their producer under the same lock, so
+//! that no batch is allocated in steady state. Safe code; about 60 ns per batch.
+
+use crate::message::Message;
+use crate::record::BATCH;
+use crate::Batch;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// Batches per lane. Marks take no room.
+const LANE: usize = 8;
+/// How much work may wait before a subtask, all lanes together.
+pub(crate) const WORK: Duration = Duration::from_millis(20);
+/// Records a lane may hold before anything has been measured.
+const FIRST: usize = 64;
+
+struct Lane<T> {
+    messages: VecDeque<Message<T>>,
+    batches: usize,
+    records: usize,
+    empties: Vec<Batch<T>>,
+    sender: Option<Waker>,
+}
+
+struct Inner<T> {
+    lanes: Vec<Lane<T>>,
+    receiver: Option<Waker>,
+    /// Records a lane may hold.
+    allowed: usize,
+}
+
+struct Shared<T>(Mutex<Inner<T>>);
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Lane<T> {
+    fn is_full(&self, allowed: usize) -> bool {
+        self.batches >= LANE || (self.batches > 0 && self.records >= allowed)
+    }
+}
+
+/// An inbox with so many lanes: the sender of each, and the receiver.
+pub(crate) fn inbox<T>(lanes: usize) -> (Vec<Sender<T>>, Receiver<T>) {
+    let lane = || Lane { messages: VecDeque::new(), batches: 0, records: 0, empties: Vec::new(), sender: None };
+    let inner = Inner { lanes: (0..lanes).map(|_| lane()).collect(), receiver: None, allowed: FIRST };
+    let shared = Arc::new(Shared(Mutex::new(inner)));
+    let senders = (0..lanes).map(|lane| Sender { shared: shared.clone(), lane, allowed: FIRST }).collect();
+    (senders, Receiver { shared, next: 0, blocked: vec![false; lanes], cost: Cost::default() })
+}
+
+/// A producer's end of a lane.
+pub(crate) struct Sender<T> {
+    shared: Arc<Shared<T>>,
+    lane: usize,
+    /// As of the last send.
+    allowed: usize,
+}
+
+impl<T> Sender<T> {
+    /// How many records a batch should have now: a few batches are to fill the lane.
+    #[inline]
+    pub(crate) fn batch_size(&self) -> usize {
+        (self.allowed / 2).clamp(1, BATCH)
+    }
+
+    /// Sends up to [`batch_size`](Self::batch_size) records of the batch; what is sent is gone from it.
+    pub(crate) fn poll_send(&mut self, batch: &mut Batch<T>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.shared.lock();
+        self.allowed = inner.allowed;
+        let lane = &mut inner.lanes[self.lane];
+        if lane.is_full(self.allowed) {
+            lane.sender = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let mut sent = lane.empties.pop().unwrap_or_default();
+        let size = (self.allowed / 2).clamp(1, BATCH);
+        if batch.len() <= 2 * size {
+            std::mem::swap(batch, &mut sent);
+        } else {
+            take_front(batch, size, &mut sent);
+        }
+        lane.batches += 1;
+        lane.records += sent.len();
+        lane.messages.push_back(Message::Batch(sent));
+        wake(inner);
+        Poll::Ready(())
+    }
+
+    /// Sends a barrier or the end.
+    pub(crate) fn send_mark(&mut self, mark: Message<T>) {
+        let mut inner = self.shared.lock();
+        inner.lanes[self.lane].messages.push_back(mark);
+        wake(inner);
+    }
+}
+
+/// Moves the first `n` records of `batch` to `to`, which is empty.
+fn take_front<T>(batch: &mut Batch<T>, n: usize, to: &mut Batch<T>) {
+    to.values.extend(batch.values.drain(..n));
+    to.times.extend(batch.times.drain(..n.min(batch.times.len())));
+    to.hashes.extend(batch.hashes.drain(..n.min(batch.hashes.len())));
+}
+
+fn wake<T>(mut inner: MutexGuard<'_, Inner<T>>) {
+    let waker = inner.receiver.take();
+    drop(inner);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// The subtask's end.
+pub(crate) struct Receiver<T> {
+    shared: Arc<Shared<T>>,
+    next: usize,
+    blocked: Vec<bool>,
+    cost: Cost,
+}
+
+impl<T> Receiver<T> {
+    /// How many lanes.
+    pub(crate) fn lanes(&self) -> usize {
+        self.blocked.len()
+    }
+
+    /// Whether messages of this lane are to be left where they are.
+    pub(crate) fn block(&mut self, lane: usize, blocked: bool) {
+        self.blocked[lane] = blocked;
+    }
+
+    /// So long it took to work off so many records: lanes are allowed accordingly.
+    pub(crate) fn worked(&mut self, records: usize, took: Duration) {
+        if let Some(allowed) = self.cost.measured(records, took, self.blocked.len()) {
+            self.shared.lock().allowed = allowed;
+        }
+    }
+
+    /// The next message of a lane that is not blocked; `used` goes back to where it came from.
+    pub(crate) fn poll_recv(
+        &mut self,
+        used: &mut Option<(usize, Batch<T>)>,
+        cx: &mut Context<'_>,
+    ) -> Poll<(usize, Message<T>)> {
+        let mut inner = self.shared.lock();
+        if let Some((lane, batch)) = used.take() {
+            let empties = &mut inner.lanes[lane].empties;
+            if empties.len() <= LANE {
+                empties.push(batch);
+            }
+        }
+        let (n, allowed) = (self.blocked.len(), inner.allowed);
+        for i in 0..n {
+            let at = (self.next + i) % n;
+            if self.blocked[at] {
+                continue;
+            }
+            let lane = &mut inner.lanes[at];
+            let Some(message) = lane.messages.pop_front() else { continue };
+            self.next = (at + 1) % n;
+            if let Message::Batch(batch) = &message {
+                lane.batches -= 1;
+                lane.records -= batch.len();
+            }
+            // a waiting sender is woken when half of the lane is free, not at each message: a wake costs microseconds
+            let low = lane.batches <= LANE / 2 && lane.records <= allowed / 2;
+            let waker = if low { lane.sender.take() } else { None };
+            drop(inner);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+            return Poll::Ready((at, message));
+        }
+        inner.receiver = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// What a record costs, smoothed, and how many may wait.
+#[derive(Debug, Default)]
+pub(crate) struct Cost {
+    /// Nanoseconds per record; 0 before the first measurement.
+    smoothed: f64,
+    allowed: usize,
+}
+
+impl Cost {
+    /// Takes a measurement in; gives how many records a lane is allowed if that has changed by much.
+    pub(crate) fn measured(&mut self, records: usize, took: Duration, lanes: usize) -> Option<usize> {
+        if records == 0 {
+            return None;
+        }
+        let cost = took.as_nanos() as f64 / records as f64;
+        self.smoothed = if self.smoothed == 0.0 { cost } else { self.smoothed + (cost - self.smoothed) / 4.0 };
+        let fits = (WORK.as_nanos() as f64 / self.smoothed.max(0.1)) as usize / lanes.max(1);
+        let allowed = fits.clamp(1, LANE * BATCH);
+        let changed = allowed * 4 > self.allowed * 5 || allowed * 5 < self.allowed * 4;
+        changed.then(|| {
+            self.allowed = allowed;
+            allowed
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    #[test]
+    fn a_lane_is_bounded_and_marks_pass() {
+        let (mut senders, mut receiver) = inbox::<u64>(1);
+        receiver.worked(1000, Duration::from_micros(1));
+        let mut sent = 0;
+        loop {
+            let mut batch = Batch::from(vec![1; BATCH]);
+            if senders[0].poll_send(&mut batch, &mut context()).is_pending() {
+                break;
+            }
+            sent += 1;
+        }
+        assert!((2..=LANE + 2).contains(&sent), "{sent}");
+        senders[0].send_mark(Message::Barrier(1));
+        let mut used = None;
+        let mut last = None;
+        while let Poll::Ready((lane, message)) = receiver.poll_recv(&mut used, &mut context()) {
+            match message {
+                Message::Batch(batch) => used = Some((lane, batch)),
+                mark => last = Some(mark),
+            }
+        }
+        assert!(matches!(last, Some(Message::Barrier(1))));
+    }
+
+    #[test]
+    fn a_slow_receiver_gets_small_batches() {
+        let (mut senders, mut receiver) = inbox::<u64>(1);
+        receiver.worked(64, Duration::from_millis(64));
+        let mut batch = Batch::from((0..1000).collect::<Vec<u64>>());
+        while senders[0].poll_send(&mut batch, &mut context()).is_ready() {}
+        let mut got = Vec::new();
+        let mut used = None;
+        while let Poll::Ready((_, Message::Batch(batch))) = receiver.poll_recv(&mut used, &mut context()) {
+            got.extend(batch.values);
+        }
+        assert!(got.len() <= 40, "20 ms of work at 1 ms each, and not {}", got.len());
+        assert_eq!(got, (0..got.len() as u64).collect::<Vec<_>>());
+        assert_eq!(batch.values.first(), Some(&(got.len() as u64)));
+    }
+}

@@ -1,0 +1,33 @@
+//! What runs in one subtask: stages, the loops that drive them, and the lanes between subtasks.
+//!
+//! Everything here is generic over record types, hence short: what depends on a type is a loop that calls user code.
+//! Which subtasks there are is decided in `topology/`, where they run in `runtime/`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `stage.rs` | the one virtual call per batch; fused chains; fan-out |
+//! | `exchange.rs`, `inbox.rs` | from subtask to subtask: routing; bounded lanes |
+//! | `gate.rs` | alignment of barriers |
+//! | `source.rs`, `drive.rs` | the two loops: at a source, behind an inbox |
+//! | `process.rs` | keyed operators on the row table |
+//! | `sink.rs` | the sink driver: write, prepare, hold back, commit |
+//! | `report.rs` | what subtasks tell the coordinator, and are told by it |
+
+mod drive;
+mod exchange;
+mod gate;
+mod inbox;
+mod process;
+mod report;
+mod sink;
+mod source;
+mod stage;
+
+pub(crate) use drive::drive;
+pub(crate) use exchange::{BatchWriter, Borrowed, Computed, HashOf, KeyedParts, KeyedWriter};
+pub(crate) use inbox::{Receiver, Sender, inbox};
+pub(crate) use process::{KeyOf, ProcessStage, StateContext};
+pub(crate) use report::{Command, Commands, Counters, Part, Report, Reports, StageContext};
+pub(crate) use sink::SinkStage;
+pub(crate) use source::{Assignment, drive_source};
+pub(crate) use stage::{AnyStage, ChainStage, Discard, FanOut, erase, mismatch, typed};

@@ -1,0 +1,123 @@
+//! What subtasks and the coordinator tell each other. The protocol they follow is in `checkpoints/protocol.rs`.
+
+use crate::state::snapshot::StateSnapshot;
+use crate::{Attempt, Epoch, Error};
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+/// To a subtask. At most three are under way per epoch, so the queue needs no bound of its own.
+#[derive(Debug, Clone)]
+pub(crate) enum Command {
+    /// Sources: let records flow.
+    Run,
+    /// Sources: the epoch is over.
+    Barrier(Epoch),
+    /// The checkpoint is decided: sinks commit, sources may show their offsets.
+    Decided(Epoch),
+    /// Leave.
+    End,
+}
+
+/// A subtask's end of the queue of commands.
+pub(crate) type Commands = UnboundedReceiver<Command>;
+
+/// One subtask's share of a checkpoint.
+#[derive(Debug)]
+pub(crate) enum Part {
+    /// Where a source's subtask stands, split by split.
+    Source(Vec<SplitPart>),
+    /// Where the keyed state is.
+    State(StateSnapshot),
+    /// What the sink is to commit.
+    Sink(Option<Value>),
+}
+
+/// A split and its offset, as they stand in manifests.
+#[derive(Debug, Clone)]
+pub(crate) struct SplitPart {
+    pub(crate) split: Value,
+    pub(crate) offset: Value,
+    pub(crate) finished: bool,
+}
+
+/// To the coordinator, from one of those that take part in checkpoints: sources, keyed operators, sinks.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// Restored, open, and waiting.
+    Ready(usize),
+    /// Its share of the checkpoint is durable.
+    Part { participant: usize, epoch: Epoch, part: Part },
+    /// The sink has made the epoch visible.
+    Committed { participant: usize, epoch: Epoch },
+    /// The source will bring nothing more.
+    Ended(usize),
+    /// The attempt is over.
+    Failed(Error),
+}
+
+/// Sends reports. Each participant has at most three under way per epoch, so the queue needs no bound of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Reports(pub(crate) UnboundedSender<Report>);
+
+impl Reports {
+    /// Sends one; nobody listens any more when the attempt is being torn down.
+    pub(crate) fn send(&self, report: Report) {
+        let _ = self.0.send(report);
+    }
+}
+
+/// What one subtask of an operator counts. Relaxed: for people and for the question whether anything has happened.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Records that came in; at a source, that were read.
+    pub(crate) records_in: AtomicU64,
+    /// Records that went out; at a sink, that were written.
+    pub(crate) records_out: AtomicU64,
+    /// Longest stop that barriers and copying caused since it was last asked, in nanoseconds.
+    pub(crate) pause_ns_max: AtomicU64,
+    /// Longest wait between the first and the last lane's barrier since it was last asked, in nanoseconds.
+    pub(crate) alignment_ns_max: AtomicU64,
+    /// Rows in the table, and how many were looked up in storage, were found there, and were evicted.
+    pub(crate) rows: AtomicU64,
+    pub(crate) misses: AtomicU64,
+    pub(crate) loaded: AtomicU64,
+    pub(crate) evicted: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, n: usize) {
+        counter.fetch_add(n as u64, Ordering::Relaxed);
+    }
+    pub(crate) fn max(counter: &AtomicU64, n: u64) {
+        counter.fetch_max(n, Ordering::Relaxed);
+    }
+}
+
+/// Who a stage is, and whom it talks to.
+#[derive(Debug, Clone)]
+pub(crate) struct StageContext {
+    pub(crate) job: Arc<str>,
+    /// The operator's name, or what it is and where it was written.
+    pub(crate) name: Arc<str>,
+    pub(crate) subtask: usize,
+    pub(crate) parallelism: usize,
+    pub(crate) attempt: Attempt,
+    /// Its number among those that take part in checkpoints.
+    pub(crate) participant: usize,
+    /// The epoch that is running when records begin to flow.
+    pub(crate) first_epoch: Epoch,
+    pub(crate) key_groups: u32,
+    /// Bytes a sink may hold back.
+    pub(crate) hold_bytes: usize,
+    pub(crate) reports: Reports,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl StageContext {
+    /// For error messages.
+    pub(crate) fn place(&self, what: &str) -> String {
+        format!("{what} `{}`, subtask {}", self.name, self.subtask)
+    }
+}

@@ -1,0 +1,268 @@
+//! The loop at a source: reads, takes offsets at barriers, and hands decisions to the reader. The loop of the other
+//! subtasks is in `drive.rs`.
+//!
+//! 1. Opens the reader and assigns its splits; reports ready. Nothing is read before the coordinator says so, for the
+//!    first checkpoint has to keep where everything starts.
+//! 2. Reads batch by batch. Commands are looked at between polls only, so a barrier never falls into a read.
+//! 3. At barrier `n`: takes the offset of each split, reports them, sends the barrier on.
+//! 4. At the end of all splits: passes the end on once, reports it, and serves barriers until it is told to leave.
+
+use super::drive::Slice;
+use super::inbox::Cost;
+use super::report::{Command, Commands, Counters, Part, Report, SplitPart, StageContext};
+use super::stage::Stage;
+use crate::clock;
+use crate::operator::{OffsetOf, Polled, RecordOf, Source, SourceContext, SourceReader, SplitBatch, SplitOf};
+use crate::{BoxError, Epoch, Error};
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+/// A split to read, and where from, as they stand in manifests.
+pub(crate) type Assignment = (Value, Option<Value>);
+
+struct Driver<S: Source> {
+    reader: S::Reader,
+    stage: Box<dyn Stage<RecordOf<S>>>,
+    commands: Commands,
+    /// Taken from the queue while something else was waited for.
+    waiting: VecDeque<Command>,
+    /// Decisions the stage knows of and the reader does not.
+    unseen: VecDeque<Epoch>,
+    leaving: bool,
+    splits: Vec<SplitOf<S>>,
+    /// What was reported and is not decided yet.
+    reported: VecDeque<(Epoch, Vec<(SplitOf<S>, OffsetOf<S>)>)>,
+    running: bool,
+    ended: bool,
+    cost: Cost,
+    room: usize,
+    context: StageContext,
+}
+
+/// Runs until it is told to end.
+pub(crate) async fn drive_source<S: Source>(
+    source: Arc<S>,
+    assigned: Vec<Assignment>,
+    stage: Box<dyn Stage<RecordOf<S>>>,
+    commands: Commands,
+    context: StageContext,
+) -> Result<(), Error> {
+    let place = context.place("source");
+    let cx = SourceContext {
+        job: context.job.to_string(),
+        source: context.name.to_string(),
+        subtask: context.subtask,
+        parallelism: context.parallelism,
+        attempt: context.attempt,
+    };
+    let reader = source.open(&cx).await.map_err(|e| Error::from_user(e, &place))?;
+    let mut driver = Driver::<S> {
+        reader,
+        stage,
+        commands,
+        waiting: VecDeque::new(),
+        unseen: VecDeque::new(),
+        leaving: false,
+        splits: Vec::new(),
+        reported: VecDeque::new(),
+        running: false,
+        ended: false,
+        cost: Cost::default(),
+        room: 64,
+        context,
+    };
+    for (split, from) in assigned {
+        driver.assign(split, from).await.map_err(|e| Error::from_user(e, &place))?;
+    }
+    driver.context.reports.send(Report::Ready(driver.context.participant));
+    driver.run().await
+}
+
+/// What ended a wait.
+enum Woken {
+    Command(Command),
+    Data,
+}
+
+impl<S: Source> Driver<S> {
+    async fn assign(&mut self, split: Value, from: Option<Value>) -> Result<(), BoxError> {
+        let split: SplitOf<S> = serde_json::from_value(split).map_err(|e| not_ours("split", &e))?;
+        let from = from.map(serde_json::from_value).transpose().map_err(|e| not_ours("offset", &e))?;
+        let place = format!("split {split}");
+        self.reader.assign(split.clone(), from).await.map_err(|e| Error::from_user(e, place))?;
+        self.splits.push(split);
+        Ok(())
+    }
+
+    async fn run(&mut self) -> Result<(), Error> {
+        let mut slice = Slice::new();
+        let mut batch = SplitBatch::new();
+        loop {
+            while let Some(epoch) = self.unseen.pop_front() {
+                self.show(epoch).await;
+            }
+            while let Some(command) = self.next_command() {
+                self.obey(command).await?;
+            }
+            if self.leaving {
+                return Ok(());
+            }
+            let polled = if self.running && !self.ended {
+                let start = clock::now();
+                let polled = self.read(&mut batch).await?;
+                let now = clock::now();
+                slice.pass(now).await;
+                self.adapt(&mut batch, now.duration_since(start));
+                polled
+            } else {
+                Polled::AtEnd
+            };
+            match polled {
+                Polled::More => {}
+                Polled::Finished => self.finish().await?,
+                Polled::AtEnd => {
+                    self.ready(true).await?;
+                    if self.stage.background()? {
+                        tokio::task::yield_now().await;
+                    } else if let Woken::Command(command) = self.wait().await? {
+                        self.waiting.push_back(command);
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_command(&mut self) -> Option<Command> {
+        self.waiting.pop_front().or_else(|| self.commands.try_recv().ok())
+    }
+
+    /// Reads a batch and hands it on.
+    async fn read(&mut self, batch: &mut SplitBatch<RecordOf<S>, SplitOf<S>>) -> Result<Polled, Error> {
+        batch.split = None;
+        batch.room = self.room;
+        let polled = self.reader.poll(batch).map_err(|e| Error::from_user(e, self.context.place("source")))?;
+        batch.taken = batch.records.len();
+        if !batch.records.is_empty() {
+            Counters::add(&self.context.counters.records_in, batch.taken);
+            let split = &batch.split;
+            self.stage.on_batch(&mut batch.records).map_err(|error| match split {
+                Some(split) => error.at(format!("{}, split {split}", self.context.place("source"))),
+                None => error.at(self.context.place("source")),
+            })?;
+        }
+        self.ready(false).await?;
+        self.stage.background()?;
+        Ok(polled)
+    }
+
+    /// Batches shrink so that a barrier never waits long for the one under way.
+    fn adapt(&mut self, batch: &mut SplitBatch<RecordOf<S>, SplitOf<S>>, took: std::time::Duration) {
+        if let Some(allowed) = self.cost.measured(batch.taken, took, 1) {
+            self.room = (allowed / 2).clamp(1, crate::record::BATCH);
+        }
+    }
+
+    async fn finish(&mut self) -> Result<(), Error> {
+        self.ready(true).await?;
+        self.stage.on_end()?;
+        self.ended = true;
+        self.context.reports.send(Report::Ended(self.context.participant));
+        Ok(())
+    }
+
+    async fn obey(&mut self, command: Command) -> Result<(), Error> {
+        match command {
+            Command::Run => self.running = true,
+            Command::Barrier(epoch) => self.barrier(epoch).await?,
+            Command::Decided(epoch) => {
+                self.stage.on_decided(epoch)?;
+                self.show(epoch).await;
+            }
+            Command::End => self.leaving = true,
+        }
+        Ok(())
+    }
+
+    async fn barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
+        self.ready(true).await?;
+        let place = || self.context.place("source");
+        let mut offsets = Vec::with_capacity(self.splits.len());
+        let mut parts = Vec::with_capacity(self.splits.len());
+        for split in &self.splits {
+            let offset = self.reader.offset(split).map_err(|e| Error::from_user(e, format!("{}, split {split}", place())))?;
+            let json = |e: serde_json::Error| Error::from_user(e.into(), format!("{}, split {split} as JSON", place()));
+            parts.push(SplitPart {
+                split: serde_json::to_value(split).map_err(json)?,
+                offset: serde_json::to_value(&offset).map_err(json)?,
+                finished: self.ended,
+            });
+            offsets.push((split.clone(), offset));
+        }
+        self.stage.on_barrier(epoch)?;
+        self.reported.push_back((epoch, offsets));
+        let participant = self.context.participant;
+        self.context.reports.send(Report::Part { participant, epoch, part: Part::Source(parts) });
+        Ok(())
+    }
+
+    /// Lets the reader know what has been decided.
+    async fn show(&mut self, epoch: Epoch) {
+        while self.reported.front().is_some_and(|(e, _)| *e <= epoch) {
+            if let Some((_, offsets)) = self.reported.pop_front() {
+                self.reader.decided(&offsets).await;
+            }
+        }
+    }
+
+    /// Until the stage takes the next batch, or it is time to leave. Decisions are passed on meanwhile, for a sink may be
+    /// waiting for one; other commands are kept.
+    async fn ready(&mut self, all: bool) -> Result<(), Error> {
+        let Self { stage, commands, waiting, unseen, leaving, .. } = self;
+        poll_fn(|cx| {
+            while let Poll::Ready(Some(command)) = commands.poll_recv(cx) {
+                match command {
+                    Command::Decided(epoch) => {
+                        stage.on_decided(epoch)?;
+                        unseen.push_back(epoch);
+                    }
+                    Command::End => *leaving = true,
+                    other => waiting.push_back(other),
+                }
+            }
+            if *leaving { Poll::Ready(Ok(())) } else { stage.poll_ready(all, cx) }
+        })
+        .await
+    }
+
+    /// Waits for a command or for data, while what the stage has under way goes on.
+    async fn wait(&mut self) -> Result<Woken, Error> {
+        let Self { reader, stage, commands, running, ended, .. } = self;
+        let reading = *running && !*ended;
+        let mut data = pin!(reader.ready());
+        poll_fn(|cx| {
+            if let Poll::Ready(command) = commands.poll_recv(cx) {
+                // the sender is gone only when the attempt is being torn down
+                return Poll::Ready(Ok(Woken::Command(command.unwrap_or(Command::End))));
+            }
+            if let Poll::Ready(Err(error)) = stage.poll_ready(true, cx) {
+                return Poll::Ready(Err(error));
+            }
+            if reading && data.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(Woken::Data));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+fn not_ours(what: &str, error: &serde_json::Error) -> BoxError {
+    Error::refused(format!(
+        "the checkpoint has a {what} that this source cannot read ({error}): give the source another name to start it anew, or use the source that wrote it"
+    ))
+    .into()
+}

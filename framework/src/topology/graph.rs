@@ -1,0 +1,99 @@
+//! The logical graph: what the user wrote, untyped. Which parts of it run together is decided in `plan.rs`.
+
+use super::node::{Edge, OperatorNode, ProcessNodeSpec, SinkNode, SourceNode};
+use std::panic::Location;
+use std::sync::Arc;
+
+/// Where in the user's program something was written.
+pub(crate) type Site = &'static Location<'static>;
+
+/// An output of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Port {
+    pub(crate) node: usize,
+    pub(crate) port: usize,
+}
+
+/// How a node's input reaches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// Within the subtask, if the parallelism is the same; else as `Rebalance`.
+    Direct,
+    /// By key.
+    Hash,
+    /// From subtask to subtask with the same number, through an inbox.
+    Forward,
+    /// Batch by batch to each subtask in turn.
+    Rebalance,
+}
+
+/// What a node is, typed inside.
+#[derive(Clone)]
+pub(crate) enum Kind {
+    Source(Arc<dyn SourceNode>),
+    /// A fused chain, the end of a keyed one included.
+    Chain(Arc<dyn OperatorNode>),
+    /// Keyed, with state.
+    Process(Arc<dyn ProcessNodeSpec>),
+    /// Several streams that become one, or one that is dealt out anew.
+    Merge,
+    Sink(Arc<dyn SinkNode>),
+    Discard(Arc<dyn OperatorNode>),
+}
+
+/// A node of the logical graph.
+pub(crate) struct Node {
+    /// Given by the user; the identity of its state.
+    pub(crate) name: Option<String>,
+    /// What it is called in texts.
+    pub(crate) what: &'static str,
+    pub(crate) site: Site,
+    pub(crate) kind: Kind,
+    pub(crate) inputs: Vec<Port>,
+    pub(crate) link: Link,
+    /// Set by the user.
+    pub(crate) parallelism: Option<usize>,
+    /// Its outputs, each typed inside.
+    pub(crate) outs: Vec<Arc<dyn Edge>>,
+    /// Its records carry event times.
+    pub(crate) timed: bool,
+}
+
+impl Node {
+    /// Its name, or what it is and where it was written.
+    pub(crate) fn label(&self) -> String {
+        self.name.clone().unwrap_or_else(|| format!("{} at {}", self.what, self.site))
+    }
+
+    pub(crate) fn is_end(&self) -> bool {
+        matches!(self.kind, Kind::Sink(_) | Kind::Discard(_))
+    }
+}
+
+/// All nodes, in the order in which they were written, hence inputs before readers.
+#[derive(Default)]
+pub(crate) struct Graph {
+    pub(crate) nodes: Vec<Node>,
+}
+
+impl Graph {
+    /// The nodes that read a port, with the position among their inputs.
+    pub(crate) fn readers(&self, port: Port) -> impl Iterator<Item = (usize, usize)> {
+        let reads = move |(i, node): (usize, &Node)| {
+            let inputs: Vec<_> = node.inputs.iter().enumerate().filter(|(_, p)| **p == port).map(|(at, _)| (i, at)).collect();
+            inputs
+        };
+        self.nodes.iter().enumerate().flat_map(reads)
+    }
+
+    /// A text that changes when names, kinds or edges change, not when code moves.
+    pub(crate) fn fingerprint(&self) -> String {
+        let mut text = String::new();
+        for (i, node) in self.nodes.iter().enumerate() {
+            let inputs: Vec<_> = node.inputs.iter().map(|p| format!("{}.{}", p.node, p.port)).collect();
+            let name = node.name.as_deref().unwrap_or("");
+            text.push_str(&format!("{i} {} {name} {:?} {}\n", node.what, node.link, inputs.join(",")));
+        }
+        format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+    }
+}

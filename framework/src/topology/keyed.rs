@@ -1,0 +1,48 @@
+//! [`KeyedStream`]: records with equal keys meet in one subtask. Operators on it are in the crate of operators, all made
+//! of [`KeyedStream::process`].
+
+use super::graph::{Kind, Link};
+use super::node::ProcessOf;
+use super::stream::{NewNode, Stream};
+use crate::operator::Process;
+use crate::subtask::KeyOf;
+use crate::{Key, Name};
+use std::fmt;
+use std::sync::Arc;
+
+/// A stream whose records with equal keys meet in one place, in the order in which they arrive.
+#[must_use = "a stream does nothing until it reaches a sink"]
+pub struct KeyedStream<K, T: Send + 'static> {
+    stream: Stream<T>,
+    key_of: KeyOf<K, T>,
+}
+
+impl<K, T: Send + 'static> fmt::Debug for KeyedStream<K, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyedStream<{}, {}>", std::any::type_name::<K>(), std::any::type_name::<T>())
+    }
+}
+
+/// Fan-out: the records are cloned for each further reader.
+impl<K: Key, T: Clone + Send + 'static> Clone for KeyedStream<K, T> {
+    fn clone(&self) -> Self {
+        Self { stream: self.stream.clone(), key_of: self.key_of.clone() }
+    }
+}
+
+impl<K: Key, T: Send + 'static> KeyedStream<K, T> {
+    pub(crate) fn new(stream: Stream<T>, key_of: KeyOf<K, T>) -> Self {
+        Self { stream, key_of }
+    }
+
+    /// Runs a process function on each record, with the state of its key. `name` is the identity of that state.
+    #[track_caller]
+    pub fn process<P: Process<Key = K, In = T>>(self, name: impl Name, process: P) -> Stream<P::Out> {
+        let Self { stream, key_of } = self;
+        let (topology, port) = stream.into_parts();
+        let timed = topology.is_timed(port);
+        let kind = Kind::Process(Arc::new(ProcessOf { process: Arc::new(process), key_of, timed }));
+        let new = NewNode { name: Some(name.into_name()), what: "process", kind, inputs: vec![port], link: Link::Hash };
+        topology.add(new, timed)
+    }
+}

@@ -1,0 +1,28 @@
+//! What users build, and what is made of it: streams, the logical graph, and the plan of subtasks.
+//!
+//! | file | what |
+//! |---|---|
+//! | `stream.rs`, `keyed.rs` | [`Topology`], [`Stream`], [`KeyedStream`]: each method adds a node |
+//! | `graph.rs` | the logical graph, untyped; mistakes are collected in `validate.rs` |
+//! | `node.rs` | nodes and edges, typed inside: how each becomes a stage |
+//! | `plan.rs` | which nodes share a subtask, how many there are of each, and the lanes between them |
+//! | `describe.rs` | the graph as text, Mermaid and JSON |
+//!
+//! Nothing here runs, does I/O or knows of checkpoints.
+
+mod describe;
+mod graph;
+mod keyed;
+mod node;
+mod plan;
+mod stream;
+mod validate;
+
+pub use keyed::KeyedStream;
+pub use stream::{IsBoxed, Stream, Topology};
+
+pub(crate) use describe::Format;
+pub(crate) use graph::{Graph, Kind};
+pub(crate) use node::{AnySend, Life, Outputs, SinkNode, SourceNode};
+pub(crate) use plan::{Assemble, Plan, Task};
+pub(crate) use validate::validate;

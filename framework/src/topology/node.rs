@@ -1,0 +1,288 @@
+//! Nodes and edges, typed inside and untyped outside: how each becomes a stage. The only place where the graph meets
+//! record types again.
+
+use crate::operator::{Process, RecordOf, Sink, SinkWriter, Source, SplitOf, Visible};
+use crate::operator::{Chain, DecisionLog, SinkContext};
+use crate::state::Layout;
+use crate::subtask::{
+    AnyStage, Assignment, BatchWriter, ChainStage, Commands, Discard, FanOut, HashOf, KeyOf, KeyedParts, KeyedWriter,
+    ProcessStage, Receiver, Sender, SinkStage, StageContext, StateContext, drive, drive_source, erase, inbox, mismatch,
+    typed,
+};
+use crate::{BoxError, Error, Key};
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use serde_json::Value;
+use std::any::Any;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// An end of a lane whose type the graph has forgotten.
+pub(crate) type AnySend = Box<dyn Any + Send>;
+/// A subtask's life.
+pub(crate) type Life = LocalBoxFuture<'static, Result<(), Error>>;
+
+fn lane<T: 'static>(any: AnySend) -> Result<T, Error> {
+    any.downcast::<T>().map(|end| *end).map_err(|_| mismatch::<T>())
+}
+
+/// What follows a node in its subtask: stages, or, after a keyed chain, the lanes to each of its readers.
+pub(crate) enum Outputs {
+    /// One stage for all that reads the output.
+    Stage(AnyStage),
+    /// For each reader, the lane to each of its subtasks.
+    Lanes(Vec<Vec<AnySend>>),
+}
+
+impl Outputs {
+    fn stage(self) -> Result<AnyStage, Error> {
+        match self {
+            Self::Stage(stage) => Ok(stage),
+            Self::Lanes(_) => Err(mismatch::<AnyStage>()),
+        }
+    }
+
+    fn lanes<T: Send + 'static>(self) -> Result<Vec<Vec<Sender<T>>>, Error> {
+        match self {
+            Self::Stage(_) => Err(mismatch::<Sender<T>>()),
+            Self::Lanes(all) => all.into_iter().map(|lanes| lanes.into_iter().map(lane).collect()).collect(),
+        }
+    }
+}
+
+/// An output, typed by its records.
+pub(crate) trait Edge: Send + Sync {
+    /// An inbox with so many lanes.
+    fn inbox(&self, lanes: usize) -> (Vec<AnySend>, AnySend);
+    /// The end of a subtask that hands its records to others without keys; one lane forwards, several rotate.
+    fn writer(&self, lanes: Vec<AnySend>, first: usize) -> Result<AnyStage, Error>;
+    /// One stage of several.
+    fn fan_out(&self, next: Vec<AnyStage>) -> Result<AnyStage, Error>;
+    /// The life of a subtask behind an inbox.
+    fn drive(&self, inbox: AnySend, stage: AnyStage, commands: Commands, cx: StageContext) -> Result<Life, Error>;
+}
+
+/// The edge that carries `T`. Knows how to clone a record once a stream was cloned.
+pub(crate) struct Of<T>(OnceLock<fn(&T) -> T>);
+
+impl<T> Of<T> {
+    pub(crate) fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    /// From now on records may be given to several readers.
+    pub(crate) fn cloned(&self) -> &OnceLock<fn(&T) -> T> {
+        &self.0
+    }
+}
+
+impl<T: Send + 'static> Edge for Of<T> {
+    fn inbox(&self, lanes: usize) -> (Vec<AnySend>, AnySend) {
+        let (senders, receiver) = inbox::<T>(lanes);
+        (senders.into_iter().map(|s| Box::new(s) as AnySend).collect(), Box::new(receiver))
+    }
+
+    fn writer(&self, lanes: Vec<AnySend>, first: usize) -> Result<AnyStage, Error> {
+        let mut senders: Vec<Sender<T>> = lanes.into_iter().map(lane).collect::<Result<_, _>>()?;
+        Ok(match senders.pop() {
+            Some(only) if senders.is_empty() => erase(BatchWriter::forward(only)),
+            last => {
+                senders.extend(last);
+                erase(BatchWriter::rebalance(senders, first))
+            }
+        })
+    }
+
+    fn fan_out(&self, mut next: Vec<AnyStage>) -> Result<AnyStage, Error> {
+        if next.len() == 1
+            && let Some(only) = next.pop()
+        {
+            return Ok(only);
+        }
+        let clone = self.0.get().ok_or_else(mismatch::<T>)?;
+        let next = next.into_iter().map(typed::<T>).collect::<Result<Vec<_>, _>>()?;
+        Ok(erase(FanOut::new(*clone, next)))
+    }
+
+    fn drive(&self, inbox: AnySend, stage: AnyStage, commands: Commands, cx: StageContext) -> Result<Life, Error> {
+        let inbox: Receiver<T> = lane(inbox)?;
+        Ok(drive(inbox, typed::<T>(stage)?, commands, cx).boxed_local())
+    }
+}
+
+/// A source.
+pub(crate) trait SourceNode: Send + Sync {
+    /// All splits there are now, given those that are known.
+    fn splits<'a>(&'a self, known: Vec<Value>) -> LocalBoxFuture<'a, Result<Vec<Value>, BoxError>>;
+    /// The life of a subtask that reads it.
+    fn drive(
+        &self,
+        assigned: Vec<Assignment>,
+        next: Outputs,
+        commands: Commands,
+        cx: StageContext,
+    ) -> Result<Life, Error>;
+}
+
+pub(crate) struct SourceOf<S>(pub(crate) Arc<S>);
+
+impl<S: Source> SourceNode for SourceOf<S> {
+    fn splits<'a>(&'a self, known: Vec<Value>) -> LocalBoxFuture<'a, Result<Vec<Value>, BoxError>> {
+        async move {
+            let known: Vec<SplitOf<S>> =
+                known.into_iter().map(serde_json::from_value).collect::<Result<_, _>>().map_err(|e| {
+                    Error::refused(format!(
+                        "the checkpoint has splits that this source cannot read ({e}): give it another name to start it anew"
+                    ))
+                })?;
+            let splits = self.0.splits(&known).await?;
+            Ok(splits.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
+        }
+        .boxed_local()
+    }
+
+    fn drive(&self, splits: Vec<Assignment>, next: Outputs, commands: Commands, cx: StageContext) -> Result<Life, Error> {
+        let stage = typed::<RecordOf<S>>(next.stage()?)?;
+        Ok(drive_source(self.0.clone(), splits, stage, commands, cx).boxed_local())
+    }
+}
+
+/// An operator without state of its own.
+pub(crate) trait OperatorNode: Send + Sync {
+    fn stage(&self, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error>;
+}
+
+/// A fused chain. The prototype is cloned for each subtask.
+pub(crate) struct ChainOf<T, C> {
+    chain: Mutex<C>,
+    timed: bool,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T, C> ChainOf<T, C> {
+    pub(crate) fn new(chain: C, timed: bool) -> Self {
+        Self { chain: Mutex::new(chain), timed, of: PhantomData }
+    }
+}
+
+impl<T: Send + 'static, C: Chain<T>> OperatorNode for ChainOf<T, C> {
+    fn stage(&self, next: Outputs, _: &StageContext) -> Result<AnyStage, Error> {
+        let chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(erase(ChainStage::new(chain, self.timed, typed::<T>(next.stage()?)?)))
+    }
+}
+
+/// A fused chain that ends in an exchange by key.
+pub(crate) struct KeyByOf<T, C, K, F> {
+    pub(crate) chain: Mutex<C>,
+    pub(crate) key: Arc<F>,
+    pub(crate) edge: Arc<Of<T>>,
+    pub(crate) timed: bool,
+    pub(crate) of: PhantomData<fn() -> K>,
+}
+
+/// The key function, shared by all subtasks.
+struct Shared<F>(Arc<F>);
+impl<T, K, F: HashOf<T, K>> HashOf<T, K> for Shared<F> {
+    #[inline(always)]
+    fn hash(&self, value: &T) -> u64 {
+        self.0.hash(value)
+    }
+}
+
+impl<T: Send + 'static, C: Chain<T>, K: Key, F: HashOf<T, K>> OperatorNode for KeyByOf<T, C, K, F> {
+    fn stage(&self, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
+        let lanes = next.lanes::<T>()?;
+        let parts = KeyedParts {
+            chain: self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            key: Shared(self.key.clone()),
+            timed: self.timed,
+            key_groups: cx.key_groups,
+            clone: if lanes.len() > 1 { self.edge.0.get().copied() } else { None },
+            lanes,
+        };
+        Ok(erase::<C::In>(KeyedWriter::<C, T, K, Shared<F>>::new(parts)))
+    }
+}
+
+/// The end of a stream that nobody reads on purpose.
+pub(crate) struct DiscardOf<T>(pub(crate) PhantomData<fn() -> T>);
+impl<T: 'static> OperatorNode for DiscardOf<T> {
+    fn stage(&self, _: Outputs, _: &StageContext) -> Result<AnyStage, Error> {
+        Ok(erase::<T>(Discard))
+    }
+}
+
+/// A keyed operator.
+pub(crate) trait ProcessNodeSpec: Send + Sync {
+    /// Its states as the program declares them.
+    fn layout(&self) -> Layout;
+    fn stage(&self, state: StateContext, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error>;
+}
+
+pub(crate) struct ProcessOf<P: Process> {
+    pub(crate) process: Arc<P>,
+    pub(crate) key_of: KeyOf<P::Key, P::In>,
+    pub(crate) timed: bool,
+}
+
+impl<P: Process> ProcessNodeSpec for ProcessOf<P> {
+    fn layout(&self) -> Layout {
+        Layout::of::<P::Key, P::State>()
+    }
+    fn stage(&self, state: StateContext, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
+        let next = typed::<P::Out>(next.stage()?)?;
+        let (process, key_of) = (self.process.clone(), self.key_of.clone());
+        Ok(erase(ProcessStage::new(process, key_of, state, self.timed, next, cx.clone())))
+    }
+}
+
+/// A sink.
+pub(crate) trait SinkNode: Send + Sync {
+    fn stage(&self, cx: &StageContext) -> AnyStage;
+    /// Its own decision log, if it has one.
+    fn decides(&self) -> Option<Arc<dyn DecisionLog>>;
+    /// Recovery 2.
+    fn inspect<'a>(&'a self, cx: &'a SinkContext) -> LocalBoxFuture<'a, Result<Visible, BoxError>>;
+    /// Recovery 7: finishes what the restored checkpoint holds.
+    fn commit<'a>(&'a self, cx: &'a SinkContext, committables: Vec<Value>) -> LocalBoxFuture<'a, Result<(), BoxError>>;
+    /// Recovery 7: clears away what is over.
+    fn clean<'a>(&'a self, cx: &'a SinkContext, listed: Visible) -> LocalBoxFuture<'a, Result<(), BoxError>>;
+}
+
+pub(crate) struct SinkOf<T, S> {
+    pub(crate) sink: Arc<S>,
+    pub(crate) of: PhantomData<fn(T)>,
+}
+
+impl<T: Send + 'static, S: Sink<T>> SinkNode for SinkOf<T, S> {
+    fn stage(&self, cx: &StageContext) -> AnyStage {
+        erase::<T>(SinkStage::new(self.sink.clone(), cx.clone()))
+    }
+    fn decides(&self) -> Option<Arc<dyn DecisionLog>> {
+        self.sink.decides()
+    }
+    fn inspect<'a>(&'a self, cx: &'a SinkContext) -> LocalBoxFuture<'a, Result<Visible, BoxError>> {
+        self.sink.inspect(cx).boxed_local()
+    }
+    fn commit<'a>(&'a self, cx: &'a SinkContext, committables: Vec<Value>) -> LocalBoxFuture<'a, Result<(), BoxError>> {
+        async move {
+            if committables.is_empty() {
+                return Ok(());
+            }
+            let mut writer = self.sink.open(cx).await?;
+            for committable in committables {
+                let committable: <S::Writer as SinkWriter<T>>::Committable =
+                    serde_json::from_value(committable).map_err(|e| {
+                        Error::refused(format!("the checkpoint has a committable that this sink cannot read: {e}"))
+                    })?;
+                writer.commit(committable).await?;
+            }
+            Ok(())
+        }
+        .boxed_local()
+    }
+    fn clean<'a>(&'a self, cx: &'a SinkContext, listed: Visible) -> LocalBoxFuture<'a, Result<(), BoxError>> {
+        self.sink.clean(cx, listed).boxed_local()
+    }
+}

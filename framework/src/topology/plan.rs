@@ -1,0 +1,136 @@
+//! The plan: which nodes share a subtask, how many subtasks there are of each, and the lanes between them. Pure.
+//!
+//! A task is a run of nodes that hand batches to each other directly. It begins at a source or behind an exchange, and
+//! has as many subtasks as the node it begins with.
+
+use super::graph::{Graph, Kind, Link, Port};
+use super::node::{AnySend, Outputs};
+use crate::subtask::{AnyStage, StageContext, StateContext};
+use crate::{Error, ErrorKind};
+
+/// A run of nodes in one subtask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Task {
+    /// The node it begins with.
+    pub(crate) head: usize,
+    /// All its nodes, inputs before readers.
+    pub(crate) nodes: Vec<usize>,
+    pub(crate) parallelism: usize,
+}
+
+/// An exchange from one node's output to the task of another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exchange {
+    pub(crate) from: Port,
+    /// The node that reads, and which of its inputs this is.
+    pub(crate) to: usize,
+    pub(crate) input: usize,
+    pub(crate) link: Link,
+}
+
+/// What runs.
+pub(crate) struct Plan {
+    pub(crate) graph: Graph,
+    pub(crate) tasks: Vec<Task>,
+    /// The task of each node.
+    task_of: Vec<usize>,
+    pub(crate) exchanges: Vec<Exchange>,
+}
+
+/// Makes what follows a port in one subtask; the runtime knows the lanes and the contexts.
+pub(crate) trait Assemble {
+    /// The context of a node in the subtask at hand.
+    fn context(&mut self, node: usize) -> StageContext;
+    /// The state of a keyed operator in the subtask at hand.
+    fn state(&mut self, node: usize) -> Result<StateContext, Error>;
+    /// The lanes of an exchange that begin in the subtask at hand.
+    fn lanes(&mut self, exchange: usize) -> Vec<AnySend>;
+}
+
+impl Plan {
+    /// The plan of a validated graph, with `default` subtasks where the user gave no number.
+    pub(crate) fn new(graph: Graph, default: usize) -> Self {
+        let mut parallelism: Vec<usize> = Vec::new();
+        let (mut tasks, mut task_of, mut exchanges) = (Vec::<Task>::new(), Vec::new(), Vec::new());
+        for (i, node) in graph.nodes.iter().enumerate() {
+            let direct = match node.inputs[..] {
+                [input] if node.link == Link::Direct => {
+                    let there = parallelism[input.node];
+                    (node.parallelism.unwrap_or(there) == there).then_some(input)
+                }
+                _ => None,
+            };
+            let own = direct.map(|input| parallelism[input.node]);
+            parallelism.push(own.or(node.parallelism).unwrap_or(default));
+            if let Some(input) = direct {
+                let task: usize = task_of[input.node];
+                tasks[task].nodes.push(i);
+                task_of.push(task);
+                continue;
+            }
+            task_of.push(tasks.len());
+            tasks.push(Task { head: i, nodes: vec![i], parallelism: parallelism[i] });
+            for (input, from) in node.inputs.iter().enumerate() {
+                let link = if node.link == Link::Direct { Link::Rebalance } else { node.link };
+                exchanges.push(Exchange { from: *from, to: i, input, link });
+            }
+        }
+        Self { graph, tasks, task_of, exchanges }
+    }
+
+    /// How many subtasks a node has.
+    pub(crate) fn parallelism(&self, node: usize) -> usize {
+        self.tasks[self.task_of[node]].parallelism
+    }
+
+    /// The lanes of an exchange: from each writing subtask, to which reading ones.
+    pub(crate) fn targets(&self, exchange: &Exchange, writer: usize) -> Vec<usize> {
+        let (from, to) = (self.parallelism(exchange.from.node), self.parallelism(exchange.to));
+        if exchange.link == Link::Forward && from == to { vec![writer] } else { (0..to).collect() }
+    }
+
+    /// What a task's head hands its batches to, in one subtask. `None`: the head is an end itself.
+    pub(crate) fn outputs(&self, node: usize, assemble: &mut dyn Assemble) -> Result<Outputs, Error> {
+        let spec = &self.graph.nodes[node];
+        let port = Port { node, port: 0 };
+        let keyed: Vec<usize> = self.exchanges_from(port, |link| link == Link::Hash);
+        if !keyed.is_empty() {
+            return Ok(Outputs::Lanes(keyed.into_iter().map(|e| assemble.lanes(e)).collect()));
+        }
+        let mut next = Vec::new();
+        for exchange in self.exchanges_from(port, |link| link != Link::Hash) {
+            let first = assemble.context(node).subtask;
+            next.push(spec.outs[0].writer(assemble.lanes(exchange), first)?);
+        }
+        for (reader, _) in self.graph.readers(port) {
+            if self.task_of[reader] == self.task_of[node] && self.graph.nodes[reader].link == Link::Direct {
+                next.push(self.stage(reader, assemble)?);
+            }
+        }
+        Ok(Outputs::Stage(spec.outs[0].fan_out(next)?))
+    }
+
+    fn exchanges_from(&self, port: Port, wanted: impl Fn(Link) -> bool) -> Vec<usize> {
+        let all = self.exchanges.iter().enumerate();
+        all.filter(|(_, e)| e.from == port && wanted(e.link)).map(|(i, _)| i).collect()
+    }
+
+    /// The stage of a node that is not a source.
+    pub(crate) fn stage(&self, node: usize, assemble: &mut dyn Assemble) -> Result<AnyStage, Error> {
+        let context = assemble.context(node);
+        match &self.graph.nodes[node].kind {
+            Kind::Sink(sink) => Ok(sink.stage(&context)),
+            Kind::Discard(end) => end.stage(Outputs::Lanes(Vec::new()), &context),
+            Kind::Chain(chain) => chain.stage(self.outputs(node, assemble)?, &context),
+            Kind::Process(process) => {
+                let state = assemble.state(node)?;
+                process.stage(state, self.outputs(node, assemble)?, &context)
+            }
+            Kind::Merge => match self.outputs(node, assemble)? {
+                Outputs::Stage(stage) => Ok(stage),
+                Outputs::Lanes(_) => Err(Error::new(ErrorKind::Topology, "a keyed stream is read without its key")),
+            },
+            Kind::Source(_) => Err(Error::new(ErrorKind::Topology, "a source has no input")),
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! [`Topology`] and [`Stream`]: what users build with. Keyed streams are in `keyed.rs`, operators above the contracts in
+//! the crate of operators.
+
+use super::graph::{Graph, Kind, Link, Node, Port};
+use super::keyed::KeyedStream;
+use super::node::{ChainOf, DiscardOf, Edge, KeyByOf, Of, SinkOf, SourceOf};
+use crate::operator::{
+    Boxed, Chain, Filter, FilterMap, FlatMap, FlatMapInto, Inspect, Map, RecordOf, Sink, Source, Step, Then, TryMap,
+};
+use crate::subtask::{Borrowed, Computed, HashOf, KeyOf};
+use crate::{BoxError, Data, Error, ErrorKind, Key, Name};
+use std::cell::RefCell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+/// What a topology function is handed: the place where sources start, and the settings.
+///
+/// Building does no I/O and returns no errors: mistakes are collected and shown together when the job starts.
+#[derive(Clone)]
+pub struct Topology {
+    graph: Rc<RefCell<Graph>>,
+    settings: Rc<serde_json::Value>,
+}
+
+impl fmt::Debug for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let labels: Vec<_> = self.graph.borrow().nodes.iter().map(Node::label).collect();
+        f.debug_tuple("Topology").field(&labels).finish()
+    }
+}
+
+impl Topology {
+    pub(crate) fn new(settings: serde_json::Value) -> Self {
+        Self { graph: Rc::default(), settings: Rc::new(settings) }
+    }
+
+    pub(crate) fn into_graph(self) -> Graph {
+        std::mem::take(&mut self.graph.borrow_mut())
+    }
+
+    /// The job's own settings: its flags on the command line, or what [`Job::config`](crate::Job::config) was given.
+    ///
+    /// # Errors
+    /// When they do not fit `T`.
+    pub fn config<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_value((*self.settings).clone())
+            .map_err(|e| Error::new(ErrorKind::Usage, "the settings of the job do not fit").because(e))
+    }
+
+    /// A stream of what `source` reads. `name` is the identity of its offsets.
+    #[track_caller]
+    pub fn source<S: Source>(&self, name: impl Name, source: S) -> Stream<RecordOf<S>> {
+        let timed = source.has_event_time();
+        let kind = Kind::Source(Arc::new(SourceOf(Arc::new(source))));
+        let spec = NewNode { name: Some(name.into_name()), what: "source", kind, inputs: vec![], link: Link::Direct };
+        self.add(spec, timed)
+    }
+
+    /// One stream of several. Records of one stream stay in order; streams are merged as their records arrive.
+    #[track_caller]
+    pub fn union<T: Send + 'static>(&self, streams: impl IntoIterator<Item = Stream<T>>) -> Stream<T> {
+        let inputs: Vec<_> = streams.into_iter().map(|s| s.port).collect();
+        self.merge("union", inputs, Link::Forward)
+    }
+
+    #[track_caller]
+    fn merge<T: Send + 'static>(&self, what: &'static str, inputs: Vec<Port>, link: Link) -> Stream<T> {
+        let timed = inputs.iter().any(|p| self.graph.borrow().nodes[p.node].timed);
+        self.add(NewNode { name: None, what, kind: Kind::Merge, inputs, link }, timed)
+    }
+
+    #[track_caller]
+    pub(crate) fn add<T: Send + 'static>(&self, new: NewNode, timed: bool) -> Stream<T> {
+        self.add_edge(new, timed, Arc::new(Of::new()))
+    }
+
+    #[track_caller]
+    fn add_edge<T: Send + 'static>(&self, new: NewNode, timed: bool, edge: Arc<Of<T>>) -> Stream<T> {
+        let NewNode { name, what, kind, inputs, link } = new;
+        let site = Location::caller();
+        let outs = vec![edge.clone() as Arc<dyn Edge>];
+        let node = Node { name, what, site, kind, inputs, link, parallelism: None, outs, timed };
+        let mut graph = self.graph.borrow_mut();
+        graph.nodes.push(node);
+        let port = Port { node: graph.nodes.len() - 1, port: 0 };
+        drop(graph);
+        Stream { topology: self.clone(), port, edge, chain: Boxed::new() }
+    }
+
+    pub(crate) fn is_timed(&self, port: Port) -> bool {
+        self.graph.borrow().nodes[port.node].timed
+    }
+
+    pub(crate) fn set_parallelism(&self, port: Port, parallelism: usize) {
+        self.graph.borrow_mut().nodes[port.node].parallelism = Some(parallelism);
+    }
+}
+
+/// What a node is made of.
+pub(crate) struct NewNode {
+    pub(crate) name: Option<String>,
+    pub(crate) what: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) inputs: Vec<Port>,
+    pub(crate) link: Link,
+}
+
+/// A stream of `T`. `C` is the fused chain of stateless steps that makes it; functions over streams take and return
+/// `Stream<T>`, which [`boxed`](Stream::boxed) gives.
+#[must_use = "a stream does nothing until it reaches a sink"]
+pub struct Stream<T, C: Chain<T> = Boxed<T>> {
+    topology: Topology,
+    port: Port,
+    /// Of the port, hence of what enters the chain.
+    edge: Arc<Of<C::In>>,
+    chain: C,
+}
+
+impl<T, C: Chain<T>> fmt::Debug for Stream<T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stream<{}>", std::any::type_name::<T>())
+    }
+}
+
+/// Fan-out: the records are cloned for each further reader.
+impl<T: Clone + Send + 'static, C: IsBoxed<T>> Clone for Stream<T, C> {
+    fn clone(&self) -> Self {
+        self.edge.cloned().get_or_init(|| C::clone_record);
+        let (topology, edge) = (self.topology.clone(), self.edge.clone());
+        Self { topology, port: self.port, edge, chain: self.chain.clone() }
+    }
+}
+
+/// Chains without steps: only their streams can have several readers. Call `.boxed()` before `.clone()`.
+pub trait IsBoxed<T>: Chain<T> {
+    #[doc(hidden)]
+    fn clone_record(record: &Self::In) -> Self::In;
+}
+impl<T: Clone + Send + 'static> IsBoxed<T> for Boxed<T> {
+    fn clone_record(record: &T) -> T {
+        record.clone()
+    }
+}
+
+impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
+    /// Appends a step of one's own to the fused chain.
+    pub fn step<S: Step<T>>(self, step: S) -> Stream<S::Out, Then<C, S, T>> {
+        let Self { topology, port, edge, chain } = self;
+        Stream { topology, port, edge, chain: Then::new(chain, step) }
+    }
+
+    /// Each record becomes another one.
+    pub fn map<U, F>(self, f: F) -> Stream<U, Then<C, Map<F>, T>>
+    where
+        U: Send + 'static,
+        F: Fn(T) -> U + Send + Sync + 'static,
+    {
+        self.step(Map::new(f))
+    }
+
+    /// Each record becomes another one, or ends the attempt: the job recovers from its last checkpoint, and after some
+    /// attempts it fails.
+    pub fn try_map<U, F>(self, f: F) -> Stream<U, Then<C, TryMap<F>, T>>
+    where
+        U: Send + 'static,
+        F: Fn(T) -> Result<U, BoxError> + Send + Sync + 'static,
+    {
+        self.step(TryMap::new(f))
+    }
+
+    /// Keeps the records for which `f` holds.
+    pub fn filter<F>(self, f: F) -> Stream<T, Then<C, Filter<F>, T>>
+    where
+        F: Fn(&T) -> bool + Send + Sync + 'static,
+    {
+        self.step(Filter::new(f))
+    }
+
+    /// Each record becomes another one, or none.
+    pub fn filter_map<U, F>(self, f: F) -> Stream<U, Then<C, FilterMap<F>, T>>
+    where
+        U: Send + 'static,
+        F: Fn(T) -> Option<U> + Send + Sync + 'static,
+    {
+        self.step(FilterMap::new(f))
+    }
+
+    /// Each record becomes any number of others, in the order of the iterator.
+    pub fn flat_map<I, F>(self, f: F) -> Stream<I::Item, Then<C, FlatMap<F>, T>>
+    where
+        I: IntoIterator<Item: Send + 'static>,
+        F: Fn(T) -> I + Send + Sync + 'static,
+    {
+        self.step(FlatMap::new(f))
+    }
+
+    /// As [`flat_map`](Self::flat_map), without a collection per record: results are put into a buffer that is reused, and
+    /// may borrow from the record while they are made.
+    pub fn flat_map_into<U, F>(self, f: F) -> Stream<U, Then<C, FlatMapInto<F, U>, T>>
+    where
+        U: Send + 'static,
+        F: Fn(T, &mut Vec<U>) + Send + Sync + 'static,
+    {
+        self.step(FlatMapInto::new(f))
+    }
+
+    /// Shows each record to `f`, which may be called again for the same record after a crash.
+    pub fn inspect<F>(self, f: F) -> Stream<T, Then<C, Inspect<F>, T>>
+    where
+        F: Fn(&T) + Send + Sync + 'static,
+    {
+        self.step(Inspect::new(f))
+    }
+
+    /// Ends the fused chain; wanted where a stream is cloned, stored or returned. One virtual call per batch.
+    #[track_caller]
+    pub fn boxed(self) -> Stream<T> {
+        let Self { topology, port, edge, chain } = self;
+        if C::IS_EMPTY {
+            // an empty chain makes what enters it: `C::In` is `T`, which only `Any` can be told
+            let edge: Arc<dyn std::any::Any + Send + Sync> = edge;
+            if let Ok(edge) = edge.downcast::<Of<T>>() {
+                return Stream { topology, port, edge, chain: Boxed::new() };
+            }
+            unreachable!("only `Boxed` is empty, and it changes no type");
+        }
+        let timed = topology.is_timed(port);
+        let kind = Kind::Chain(Arc::new(ChainOf::<T, C>::new(chain, timed)));
+        let new = NewNode { name: None, what: "chain", kind, inputs: vec![port], link: Link::Direct };
+        topology.add(new, timed)
+    }
+
+    /// `f(self.boxed())`, for functions over streams.
+    #[track_caller]
+    pub fn pipe<R>(self, f: impl FnOnce(Stream<T>) -> R) -> R {
+        f(self.boxed())
+    }
+
+    /// How many subtasks the operator that makes this stream has, in place of the job's number. For a keyed operator at
+    /// most the number of key groups (128).
+    pub fn parallelism(self, subtasks: usize) -> Self
+    where
+        T: Data,
+    {
+        self.topology.set_parallelism(self.port, subtasks);
+        self
+    }
+
+    /// Keys by a part of the record, which is borrowed: no clone per record.
+    #[track_caller]
+    pub fn key_by<K, F>(self, key: F) -> KeyedStream<K, T>
+    where
+        T: Data,
+        K: Key,
+        F: Fn(&T) -> &K + Send + Sync + 'static,
+    {
+        let key = Arc::new(Borrowed(key));
+        let of_row = key.clone();
+        self.exchange(key, KeyOf::Borrowed(Arc::new(move |record: &T| (of_row.0)(record))))
+    }
+
+    /// Keys by a value computed from the record.
+    #[track_caller]
+    pub fn key_by_value<K, F>(self, key: F) -> KeyedStream<K, T>
+    where
+        T: Data,
+        K: Key,
+        F: Fn(&T) -> K + Send + Sync + 'static,
+    {
+        let key = Arc::new(Computed(key));
+        let of_row = key.clone();
+        self.exchange(key, KeyOf::Computed(Arc::new(move |record: &T| (of_row.0)(record))))
+    }
+
+    #[track_caller]
+    fn exchange<K: Key, F: HashOf<T, K>>(self, key: Arc<F>, key_of: KeyOf<K, T>) -> KeyedStream<K, T> {
+        let Self { topology, port, chain, .. } = self;
+        let (timed, edge) = (topology.is_timed(port), Arc::new(Of::new()));
+        let node = KeyByOf { chain: Mutex::new(chain), key, edge: edge.clone(), timed, of: PhantomData };
+        let kind = Kind::Chain(Arc::new(node));
+        let new = NewNode { name: None, what: "key_by", kind, inputs: vec![port], link: Link::Direct };
+        KeyedStream::new(topology.add_edge(new, timed, edge), key_of)
+    }
+
+    /// This stream and another one as one stream.
+    #[track_caller]
+    pub fn union<D: Chain<T>>(self, other: Stream<T, D>) -> Stream<T> {
+        let (one, other) = (self.boxed(), other.boxed());
+        one.topology.clone().union([one, other])
+    }
+
+    /// Deals batches out to all subtasks in turn. The order of records is lost.
+    #[track_caller]
+    pub fn rebalance(self) -> Stream<T>
+    where
+        T: Data,
+    {
+        let this = self.boxed();
+        this.topology.merge("rebalance", vec![this.port], Link::Rebalance)
+    }
+
+    /// Writes the records to `sink`. `name` is the identity of what it has prepared.
+    #[track_caller]
+    pub fn sink<S: Sink<T>>(self, name: impl Name, sink: S) {
+        let this = self.boxed();
+        let kind = Kind::Sink(Arc::new(SinkOf { sink: Arc::new(sink), of: PhantomData }));
+        this.end(Some(name.into_name()), "sink", kind);
+    }
+
+    /// Says that nothing is to be done with these records.
+    #[track_caller]
+    pub fn discard(self) {
+        let this = self.boxed();
+        let kind = Kind::Discard(Arc::new(DiscardOf::<T>(PhantomData)));
+        this.end(None, "discard", kind);
+    }
+}
+
+impl<T: Send + 'static> Stream<T> {
+    #[track_caller]
+    fn end(self, name: Option<String>, what: &'static str, kind: Kind) {
+        let Self { topology, port, .. } = self;
+        let timed = topology.is_timed(port);
+        let new = NewNode { name, what, kind, inputs: vec![port], link: Link::Direct };
+        let _: Stream<T> = topology.add(new, timed);
+    }
+
+    pub(crate) fn into_parts(self) -> (Topology, Port) {
+        (self.topology, self.port)
+    }
+}

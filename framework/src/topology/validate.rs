@@ -1,0 +1,72 @@
+//! Mistakes in building: all of them, each with its place and what to write.
+
+use super::graph::{Graph, Kind, Port, Site};
+use crate::key::KEY_GROUPS;
+use crate::{Error, ErrorKind};
+use std::collections::BTreeMap;
+
+/// Checks the whole graph.
+///
+/// # Errors
+/// One error with a line for each mistake.
+pub(crate) fn validate(graph: &Graph) -> Result<(), Error> {
+    let mut mistakes = Vec::new();
+    names(graph, &mut mistakes);
+    unread(graph, &mut mistakes);
+    parallelism(graph, &mut mistakes);
+    if graph.nodes.is_empty() {
+        mistakes.push("the topology is empty: begin with `t.source(name, ..)`".into());
+    }
+    if mistakes.is_empty() { Ok(()) } else { Err(Error::new(ErrorKind::Topology, mistakes.join("\n"))) }
+}
+
+fn names(graph: &Graph, mistakes: &mut Vec<String>) {
+    let mut seen: BTreeMap<&str, Site> = BTreeMap::new();
+    for node in &graph.nodes {
+        let Some(name) = &node.name else { continue };
+        let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-' | '.');
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(good) {
+            mistakes.push(format!(
+                "the {} at {} is named `{name}`: write a name of a-z, 0-9, `_`, `-` and `.`, which does not begin with `.`",
+                node.what, node.site
+            ));
+        }
+        if let Some(first) = seen.insert(name, node.site) {
+            mistakes.push(format!(
+                "`{name}` names two things: one at {first}, one at {}; a name is the identity of state, write another one in one of the two places",
+                node.site
+            ));
+        }
+    }
+}
+
+fn unread(graph: &Graph, mistakes: &mut Vec<String>) {
+    for (i, node) in graph.nodes.iter().enumerate() {
+        if node.is_end() {
+            continue;
+        }
+        for port in 0..node.outs.len() {
+            if graph.readers(Port { node: i, port }).next().is_none() {
+                mistakes.push(format!(
+                    "nothing reads the output of the {} at {}: end it with `.sink(name, ..)`, or with `.discard()` if that is meant",
+                    node.what, node.site
+                ));
+            }
+        }
+    }
+}
+
+fn parallelism(graph: &Graph, mistakes: &mut Vec<String>) {
+    for node in &graph.nodes {
+        let Some(parallelism) = node.parallelism else { continue };
+        let most = if matches!(node.kind, Kind::Process(_)) { KEY_GROUPS as usize } else { usize::MAX };
+        if parallelism == 0 || parallelism > most {
+            mistakes.push(format!(
+                "the {} at {} has a parallelism of {parallelism}: write at least 1{}",
+                node.what,
+                node.site,
+                if most == usize::MAX { String::new() } else { format!(" and at most {most}, the number of key groups") }
+            ));
+        }
+    }
+}

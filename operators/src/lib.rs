@@ -1,0 +1,27 @@
+//! The operators, sources and sinks that come with millstream. They are written against `millstream-framework` only, as a
+//! stranger's would be; pipelines depend on the facade `millstream`, which re-exports both.
+//!
+//! | what | where |
+//! |---|---|
+//! | operators on keyed streams: the list | [`KeyedOperators`] in `keyed.rs` |
+//! | what they do, one operator per file | `with_state.rs`, `reduce.rs`, [`aggregate`] |
+//! | sources: files, a generator, an iterator | [`sources`] |
+//! | sinks: files, the console, memory, nowhere | [`sinks`] |
+//!
+//! User functions are boxed, so that an operator is compiled once per data type and not once per closure.
+
+pub mod aggregate;
+mod files;
+mod keyed;
+mod reduce;
+pub mod sinks;
+pub mod sources;
+#[cfg(test)]
+mod testing;
+mod with_state;
+
+pub use aggregate::{Aggregate, Of};
+pub use files::Files;
+pub use keyed::KeyedOperators;
+pub use sinks::{Collected, Console, Null};
+pub use sources::{Generator, Records};

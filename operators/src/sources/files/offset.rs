@@ -1,0 +1,68 @@
+//! How a file is found again: the offset that checkpoints keep, and the text of a refusal. What is compared with what is
+//! in `lines.rs`.
+
+use millstream_framework::Error;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// How many bytes before the offset are remembered by a hash.
+pub(super) const HISTORY: usize = 4096;
+
+/// How far a file was read, and how to know it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileOffset {
+    /// The position of the next line, in bytes from the start.
+    pub byte: u64,
+    /// How long the file was when it was last looked at, in bytes.
+    pub length: u64,
+    /// XXH3-64 of the up to 4096 bytes before `byte`; in JSON as 16 hexadecimal digits.
+    #[serde(with = "hex")]
+    pub hash: u64,
+    /// Whether the last line that was read ended with the file and not with a newline.
+    pub unterminated: bool,
+}
+
+impl FileOffset {
+    /// Of a file of which nothing was read.
+    pub(super) fn start(length: u64) -> Self {
+        Self { byte: 0, length, hash: xxh3_64(&[]), unterminated: false }
+    }
+}
+
+/// That a file cannot be read on: what was found, and what to do.
+pub(super) fn refuse(path: &Path, found: &str) -> Error {
+    Error::refused(format!(
+        "`{}` is not the file that the checkpoint has read: {found}; put it back as it was (it may only have grown by whole lines), or read all files anew with `--restore none`, an empty data directory and an empty output directory",
+        path.display()
+    ))
+}
+
+/// 64 bits as text: JSON numbers are exact to 53 bits only in most of the programs that read them.
+mod hex {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(hash: &u64, to: S) -> Result<S::Ok, S::Error> {
+        format!("{hash:016x}").serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(from)?;
+        u64::from_str_radix(&text, 16).map_err(|_| D::Error::custom("a hash is 16 hexadecimal digits"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stands_in_manifests_as_json() {
+        let offset = FileOffset { byte: 7, length: 9, hash: 0xab, unterminated: true };
+        let json = r#"{"byte":7,"length":9,"hash":"00000000000000ab","unterminated":true}"#;
+        assert_eq!(serde_json::to_string(&offset).unwrap(), json);
+        assert_eq!(serde_json::from_str::<FileOffset>(json).unwrap(), offset);
+        assert!(serde_json::from_str::<FileOffset>(&json.replace("00ab", "zz")).is_err());
+    }
+}

@@ -1,0 +1,189 @@
+//! All the files of one subtask: a batch of each in turn, a few of them open at a time. How a file is cut into lines is in
+//! `lines.rs`.
+
+use super::format::Decode;
+use super::lines::LineFile;
+use super::offset::FileOffset;
+use crate::sources::rate::Pacer;
+use millstream_framework::{BoxError, Error, Polled, SourceReader, SplitBatch};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+
+/// How many files are open at once, each with a buffer of 260 KiB; the others wait for one of them to end.
+const OPEN_MAX: usize = 4;
+
+/// After so many bytes a batch is full, however few lines that are.
+const BATCH_BYTES: u64 = 64 * 1024;
+
+/// The reader of [`FileSource`](super::FileSource). Reads are plain blocking ones, of at most a block each: files are
+/// expected on a local disk or in the page cache.
+#[derive(Debug)]
+pub struct FileReader<F> {
+    format: F,
+    files: Vec<Lane>,
+    /// Where a split is in `files`.
+    index: BTreeMap<String, usize>,
+    /// Those that are open, next one first.
+    turns: VecDeque<usize>,
+    /// Those that were not opened yet.
+    waiting: VecDeque<usize>,
+    /// Buffers of files that have ended.
+    spare: Vec<Vec<u8>>,
+    pacer: Pacer,
+}
+
+#[derive(Debug)]
+struct Lane {
+    split: String,
+    at: At,
+}
+
+#[derive(Debug)]
+enum At {
+    Closed(FileOffset),
+    Open(LineFile),
+}
+
+impl<F: Decode> FileReader<F> {
+    pub(super) fn new(format: F, pacer: Pacer) -> Self {
+        Self {
+            format,
+            files: Vec::new(),
+            index: BTreeMap::new(),
+            turns: VecDeque::new(),
+            waiting: VecDeque::new(),
+            spare: Vec::new(),
+            pacer,
+        }
+    }
+
+    /// Appends up to `room` records of the file whose turn it is, and says which.
+    pub(super) fn read(&mut self, room: usize, into: &mut Vec<F::Record>) -> Result<(Polled, Option<&String>), BoxError> {
+        while self.turns.len() < OPEN_MAX
+            && let Some(next) = self.waiting.pop_front()
+        {
+            self.open(next)?;
+            self.turns.push_back(next);
+        }
+        let Some(turn) = self.turns.front().copied() else {
+            self.pacer.stop();
+            return Ok((Polled::Finished, None));
+        };
+        let granted = self.pacer.grant(room);
+        if granted == 0 {
+            return Ok((Polled::AtEnd, None));
+        }
+        self.turns.rotate_left(1);
+        let before = into.len();
+        if !self.read_file(turn, granted, into)? {
+            self.turns.pop_back();
+            self.close(turn);
+        }
+        let records = into.len() - before;
+        self.pacer.spend(records);
+        Ok((Polled::More, (records > 0).then_some(&self.files[turn].split)))
+    }
+
+    /// Appends up to `room` records of a file; false if it has been read to its end.
+    fn read_file(&mut self, turn: usize, room: usize, into: &mut Vec<F::Record>) -> Result<bool, BoxError> {
+        let At::Open(file) = &mut self.files[turn].at else { return Ok(false) };
+        let full = file.byte() + BATCH_BYTES;
+        for _ in 0..room {
+            let byte = file.byte();
+            let Some(line) = file.next_line()? else { return Ok(false) };
+            match self.format.decode(line) {
+                Ok(record) => into.extend(record),
+                Err(error) => {
+                    let place = format!("`{}`, line at byte {byte}", file.path().display());
+                    return Err(Error::from_user(error, place).into());
+                }
+            }
+            if file.byte() >= full {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    fn open(&mut self, turn: usize) -> Result<(), Error> {
+        let lane = &mut self.files[turn];
+        if let At::Closed(from) = &lane.at {
+            let buffer = self.spare.pop().unwrap_or_default();
+            lane.at = At::Open(LineFile::open(Path::new(&lane.split), from, buffer)?);
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, turn: usize) {
+        let at = &mut self.files[turn].at;
+        if let At::Open(file) = at {
+            let offset = file.offset();
+            if let At::Open(file) = std::mem::replace(at, At::Closed(offset)) {
+                self.spare.push(file.into_buffer());
+            }
+        }
+    }
+
+    /// Looks whether the file is the one that `from` was taken of; gives the offset to go on from.
+    fn find_again(&mut self, split: &str, from: &FileOffset) -> Result<FileOffset, Error> {
+        let file = LineFile::open(Path::new(split), from, self.spare.pop().unwrap_or_default())?;
+        let offset = file.offset();
+        self.spare.push(file.into_buffer());
+        Ok(offset)
+    }
+}
+
+impl<F: Decode> SourceReader for FileReader<F> {
+    type Record = F::Record;
+    type Split = String;
+    type Offset = FileOffset;
+
+    async fn assign(&mut self, split: String, from: Option<FileOffset>) -> Result<FileOffset, BoxError> {
+        let offset = match from {
+            Some(from) => self.find_again(&split, &from)?,
+            None => {
+                let path = Path::new(&split);
+                let meta = std::fs::metadata(path).map_err(|error| Error::io(error, "look at", path))?;
+                FileOffset::start(meta.len())
+            }
+        };
+        self.index.insert(split.clone(), self.files.len());
+        self.waiting.push_back(self.files.len());
+        self.files.push(Lane { split, at: At::Closed(offset.clone()) });
+        self.pacer.start();
+        Ok(offset)
+    }
+
+    async fn ready(&mut self) {
+        self.pacer.ready().await;
+    }
+
+    /// A file that has ended without a record gives a batch without any.
+    fn poll(&mut self, out: &mut SplitBatch<F::Record, String>) -> Result<Polled, BoxError> {
+        let room = out.room();
+        let (polled, split) = self.read(room, out.values())?;
+        if let Some(split) = split {
+            out.of(split);
+        }
+        Ok(polled)
+    }
+
+    /// Of an open file it hashes 4 KiB.
+    fn offset(&self, split: &String) -> Result<FileOffset, BoxError> {
+        let lane = self.index.get(split).and_then(|index| self.files.get(*index));
+        match lane.map(|lane| &lane.at) {
+            Some(At::Closed(offset)) => Ok(offset.clone()),
+            Some(At::Open(file)) => Ok(file.offset()),
+            None => Err(format!("the file `{split}` was never assigned to this reader").into()),
+        }
+    }
+}
+
+#[cfg(test)]
+impl<F> FileReader<F> {
+    /// Whether no more files are open, and no more buffers kept, than this file promises.
+    pub(super) fn is_frugal(&self) -> bool {
+        let open = self.files.iter().filter(|lane| matches!(lane.at, At::Open(_))).count();
+        open <= OPEN_MAX && open + self.spare.len() <= OPEN_MAX
+    }
+}
