@@ -24,11 +24,18 @@ mod time;
 pub mod topology;
 
 mod checkpoints;
+mod cli;
+mod config;
+mod job;
+mod runtime;
 
+pub use config::RestartPolicy;
 pub use data::{Data, Key, Name};
 pub use error::{BoxError, Error, ErrorKind};
+pub use job::Job;
 pub use message::{Attempt, Epoch};
 pub use operator::*;
 pub use record::{Batch, Record};
+pub use millstream_derive::FacadeState;
 pub use time::Timestamp;
 pub use topology::{KeyedStream, Stream, Topology};

@@ -5,19 +5,26 @@ use crate::reduce::Reduce;
 use crate::with_state::{FlatMapWithState, MapWithState};
 use millstream_framework::{Data, Key, KeyedStream, Name, Stream};
 
-/// Operators on keyed streams. The first argument of each is the name under which its state lives: it is the identity of
-/// that state and must not change while a job has any.
+/// Operators on keyed streams. The first argument of each is the name under which its state lives: it is the identity
+/// of that state and must not change while a job has any.
 ///
-/// All of them handle the records of one key in the order in which they arrive: records of one split of a source stay in
-/// order, records of different splits meet in any order.
+/// All of them handle the records of one key in the order in which they arrive: records of one split of a source stay
+/// in order, records of different splits meet in any order.
 pub trait KeyedOperators<K: Key, T: Send + 'static>: Sized {
     #[doc(hidden)]
     fn keyed(self) -> KeyedStream<K, T>;
 
     /// One result per record, with a value of state per key to look at and to change. It starts as its type's default.
     ///
-    /// ```ignore
-    /// cents.key_by(|c| c).map_with_state("total", |total: &mut u64, c| { *total += c; *total })
+    /// ```
+    /// # use millstream_framework::{KeyedStream, Stream};
+    /// # use millstream_operators::KeyedOperators;
+    /// # fn topology(cents: KeyedStream<u64, u64>) -> Stream<u64> {
+    /// cents.map_with_state("total", |total: &mut u64, cents| {
+    ///     *total += cents;
+    ///     *total
+    /// })
+    /// # }
     /// ```
     #[track_caller]
     fn map_with_state<S, U, F>(self, name: impl Name, f: F) -> Stream<U>
@@ -30,6 +37,16 @@ pub trait KeyedOperators<K: Key, T: Send + 'static>: Sized {
     }
 
     /// The same with none, one or several results per record: an `Option`, an array, a `Vec`.
+    ///
+    /// ```
+    /// # use millstream_framework::{KeyedStream, Stream};
+    /// # use millstream_operators::KeyedOperators;
+    /// # fn topology(visits: KeyedStream<String, String>) -> Stream<String> {
+    /// visits.flat_map_with_state("first_visit", |seen: &mut bool, visit| {
+    ///     (!std::mem::replace(seen, true)).then_some(visit)
+    /// })
+    /// # }
+    /// ```
     #[track_caller]
     fn flat_map_with_state<S, I, F>(self, name: impl Name, f: F) -> Stream<I::Item>
     where
@@ -43,8 +60,12 @@ pub trait KeyedOperators<K: Key, T: Send + 'static>: Sized {
     /// Folds the records of a key into one of their own type. Running: each record gives the result so far, the first
     /// one itself; what comes last is the result of all. Costs a clone per record.
     ///
-    /// ```ignore
-    /// orders.key_by(|o| &o.shop).reduce("largest", |largest, o| if o.cents > largest.cents { *largest = o })
+    /// ```
+    /// # use millstream_framework::{KeyedStream, Stream};
+    /// # use millstream_operators::KeyedOperators;
+    /// # fn topology(cents: KeyedStream<String, u64>) -> Stream<u64> {
+    /// cents.reduce("largest", |largest, cents| *largest = cents.max(*largest))
+    /// # }
     /// ```
     #[track_caller]
     fn reduce<F>(self, name: impl Name, f: F) -> Stream<T>
@@ -55,11 +76,17 @@ pub trait KeyedOperators<K: Key, T: Send + 'static>: Sized {
         self.keyed().process(name, Reduce::new(f))
     }
 
-    /// Aggregates the records of a key. Running: each record gives the key and the result so far; what comes last is the
-    /// result of all. [`Of`] has what is supplied; one's own implements [`Aggregate`]. Costs a clone of the key per record.
+    /// Aggregates the records of a key. Running: each record gives the key and the result so far; what comes last is
+    /// the result of all. [`Of`] has what is supplied; one's own implements [`Aggregate`]. Costs a clone of the key per
+    /// record.
     ///
-    /// ```ignore
-    /// orders.key_by(|o| &o.shop).aggregate("stats", |of| (of.count(), of.mean(|o| o.cents), of.max(|o| o.cents)))
+    /// ```
+    /// # use millstream_framework::{KeyedStream, Stream};
+    /// # use millstream_operators::KeyedOperators;
+    /// # type Stats = (u64, f64, Option<u64>);
+    /// # fn topology(cents: KeyedStream<String, u64>) -> Stream<(String, Stats)> {
+    /// cents.aggregate("stats", |of| (of.count(), of.mean(|cents| *cents), of.max(|cents| *cents)))
+    /// # }
     /// ```
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! The operators, sources and sinks that come with millstream. They are written against `millstream-framework` only, as a
-//! stranger's would be; pipelines depend on the facade `millstream`, which re-exports both.
+//! The operators, sources and sinks that come with millstream. They are written against `millstream-framework` only, as
+//! a stranger's would be; pipelines depend on the facade `millstream`, which re-exports both.
 //!
 //! | what | where |
 //! |---|---|

@@ -1,6 +1,6 @@
 //! What the unit tests of this crate share. Pipelines are tested in the workspace's `tests/`.
 
-use millstream_framework::{Attempt, Error, ErrorKind, SinkContext, SourceContext};
+use millstream_framework::{Attempt, Error, ErrorKind, Polled, SinkContext, SourceContext, SourceReader, SplitBatch};
 
 /// Runs a future on a runtime like that of a worker.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
@@ -15,6 +15,16 @@ pub(crate) fn source_context() -> SourceContext {
 /// A subtask of the sink `name`, in a life of its own.
 pub(crate) fn sink_context(name: &str, subtask: usize) -> SinkContext {
     SinkContext { job: "job".into(), sink: name.into(), subtask, parallelism: 4, attempt: Attempt::draw() }
+}
+
+/// All that is left in a reader, with the split of each record.
+pub(crate) fn drain<R: SourceReader>(reader: &mut R) -> Vec<(R::Split, R::Record)> {
+    let (mut batch, mut all) = (SplitBatch::new(), Vec::new());
+    while reader.poll(&mut batch).unwrap() != Polled::Finished {
+        let records = std::mem::take(batch.values());
+        all.extend(records.into_iter().map(|record| (batch.split().unwrap().clone(), record)));
+    }
+    all
 }
 
 /// The kind and the text of what a connector returned.

@@ -22,14 +22,20 @@ pub(crate) fn parse_all<'a>(input: &'a DeriveInput, fields: &'a FieldsNamed) -> 
         None => mistakes = Some(error),
     };
     for attr in of_state(&input.attrs) {
-        note(Error::new_spanned(attr, "`#[state(..)]` belongs on a field: `name` and `version` are those of one state"));
+        note(Error::new_spanned(
+            attr,
+            "`#[state(..)]` belongs on a field: `name` and `version` are those of one state",
+        ));
     }
     let mut parsed: Vec<Field<'a>> = Vec::new();
     for field in &fields.named {
         match parse(field) {
             Ok(Some(field)) => {
                 if let Some(twin) = parsed.iter().find(|f| f.label == field.label) {
-                    let text = format!("`{}` and `{}` both keep the state `{}`: give one of them another name", twin.ident, field.ident, field.label);
+                    let text = format!(
+                        "`{}` and `{}` both keep the state `{}`: give one of them another name",
+                        twin.ident, field.ident, field.label
+                    );
                     note(Error::new_spanned(field.ident, text));
                 }
                 parsed.push(field);
@@ -99,6 +105,7 @@ fn check_name(name: String, place: impl quote::ToTokens) -> Result<String, Error
     if !name.is_empty() && name.chars().all(known) {
         return Ok(name);
     }
-    let text = "the name of a state is of a-z, 0-9, `_`, `-` and `.`: write one as in `#[state(name = \"last_order\")]`";
+    let text =
+        "the name of a state is of a-z, 0-9, `_`, `-` and `.`: write one as in `#[state(name = \"last_order\")]`";
     Err(Error::new_spanned(place, text))
 }

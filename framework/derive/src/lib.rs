@@ -59,11 +59,12 @@ fn rows(input: &DeriveInput) -> Result<&FieldsNamed, Error> {
         Data::Struct(data) => match &data.fields {
             Fields::Named(fields) if !fields.named.is_empty() => Ok(fields),
             Fields::Unnamed(_) => say("give the fields names: the name of a field is the name of its state"),
-            Fields::Named(_) | Fields::Unit => say("nothing is kept here: write `type State = ()` for a process without state"),
+            Fields::Named(_) | Fields::Unit => {
+                say("nothing is kept here: write `type State = ()` for a process without state")
+            }
         },
-        Data::Enum(_) => say(
-            "state is a struct whose fields are state handles; to keep an enum, put it into one: `struct Row { current: ValueState<MyEnum> }`",
-        ),
+        Data::Enum(_) => say("state is a struct whose fields are state handles; \
+             to keep an enum, put it into one: `struct Row { current: ValueState<MyEnum> }`"),
         Data::Union(_) => say("state is a struct whose fields are state handles"),
     }
 }
@@ -77,16 +78,16 @@ fn implement(input: &DeriveInput, fields: &[Field<'_>], root: &TokenStream) -> T
     let given = input.generics.where_clause.iter().flat_map(|clause| &clause.predicates);
     let granted = fields.iter().map(|Field { ty, .. }| quote!(for<'proven> #ty: #root::state::Handle));
     let proofs = fields.iter().map(|Field { ty, .. }| quote_spanned!(ty.span()=> #root::state::Field::of::<#ty>));
-    let specs = fields.iter().map(|Field { ty, label, version, .. }| {
-        quote!(#root::state::Field::of::<#ty>(#label, #version))
-    });
+    let specs =
+        fields.iter().map(|Field { ty, label, version, .. }| quote!(#root::state::Field::of::<#ty>(#label, #version)));
     let opens = fields.iter().map(|Field { ident, ty, .. }| quote!(#ident: <#ty as #root::state::Handle>::open()));
-    let visits = fields.iter().enumerate().map(|(index, Field { ident, .. })| {
-        quote!(#root::state::Visitor::field(visitor, #index, &self.#ident);)
-    });
-    let visits_mut = fields.iter().enumerate().map(|(index, Field { ident, .. })| {
-        quote!(#root::state::VisitorMut::field(visitor, #index, &mut self.#ident);)
-    });
+    let visits = fields
+        .iter()
+        .enumerate()
+        .map(|(index, Field { ident, .. })| quote!(#root::state::Visitor::field(visitor, #index, &self.#ident);));
+    let visits_mut = fields.iter().enumerate().map(
+        |(index, Field { ident, .. })| quote!(#root::state::VisitorMut::field(visitor, #index, &mut self.#ident);),
+    );
     quote! {
         const _: () = {
             #[allow(dead_code)]
@@ -115,3 +116,6 @@ fn implement(input: &DeriveInput, fields: &[Field<'_>], root: &TokenStream) -> T
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

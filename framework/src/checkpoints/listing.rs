@@ -9,10 +9,8 @@
 //! | `state/delta-<epoch>-<attempt>-<operator>-<subtask>` | rows that one epoch changed |
 //! | `state/base-<epoch>-<attempt>-<operator>-<subtask>/` | all rows as of an epoch |
 //!
-//! **The epoch in the name of a state file is that of the first checkpoint whose manifest may name it**, and for a base
-//! that is not the epoch up to which it was folded. The collector takes files of epochs before the decided one that no
-//! manifest names, so a base that is still being made must bear a number that is not decided yet, or lie elsewhere (in
-//! `live-<attempt>/`, say) until the barrier whose snapshot will name it.
+//! The epoch of a delta is that of its rows, the epoch of a base the one up to which it was folded. No manifest of an
+//! earlier epoch names it, and a base is named by none at all for a while after it was made.
 
 use crate::checkpoints::manifest::{Damage, Manifest};
 use crate::operator::Digest;
@@ -61,10 +59,14 @@ pub(crate) struct Named {
 pub(crate) struct StateFile {
     /// Below the directory of checkpoints.
     pub(crate) path: String,
-    /// The first checkpoint that may need it.
+    /// No earlier checkpoint needs it.
     pub(crate) epoch: Epoch,
     /// Who wrote it.
     pub(crate) attempt: Attempt,
+    /// `<operator>-<subtask>`: whose it is. The bases of one owner and attempt follow one another.
+    pub(crate) owner: String,
+    /// A base directory, not a delta file.
+    pub(crate) is_base: bool,
 }
 
 /// What the name of a file directly below the directory of checkpoints says.
@@ -108,11 +110,16 @@ impl std::fmt::Display for FileName {
 impl StateFile {
     /// Reads the name of an entry of the directory of state files. From the left, for operators may be called `a-b`.
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        let rest = name.strip_prefix("delta-").or_else(|| name.strip_prefix("base-"))?;
+        let (kind, rest) = name.split_once('-').filter(|(kind, _)| matches!(*kind, "delta" | "base"))?;
         let (epoch, rest) = rest.split_once('-')?;
-        let (attempt, operator) = rest.split_once('-')?;
-        let (epoch, attempt) = (number(epoch)?, Attempt::parse(attempt)?);
-        (!operator.is_empty()).then(|| Self { path: format!("{STATE}/{name}"), epoch, attempt })
+        let (attempt, owner) = rest.split_once('-').filter(|(_, owner)| !owner.is_empty())?;
+        Some(Self {
+            path: format!("{STATE}/{name}"),
+            epoch: number(epoch)?,
+            attempt: Attempt::parse(attempt)?,
+            owner: owner.to_owned(),
+            is_base: kind == "base",
+        })
     }
 }
 
@@ -198,8 +205,8 @@ fn other_job(manifest: &Manifest, job: &str, place: &str) -> Error {
 fn other_version(epoch: Epoch, found: &str, place: &str) -> Error {
     Error::refused(format!(
         "checkpoint {epoch} in {place} has format version {found}, and this program reads version {}: it was taken by \
-         another version of millstream, and going on without it would lose or double what it decided. Start the version \
-         that took it, or give another --data-dir",
+         another version of millstream, and going on without it would lose or double what it decided. Start the \
+         version that took it, or give another --data-dir",
         super::manifest::VERSION
     ))
 }
@@ -231,7 +238,10 @@ pub(super) mod tests {
         check(&format!("delta-12-{by}-count-0.tmp"), Some(12));
         check(&format!("delta-012-{by}-count-0"), None);
         check(&format!("delta-x-{by}-count-0"), None);
+        let base = StateFile::parse(&format!("base-3-{by}-a-b-7")).unwrap();
+        assert_eq!((base.owner.as_str(), base.is_base), ("a-b-7", true));
         check(&format!("delta-12-{by}-"), None);
+        check(&format!("other-12-{by}-count-0"), None);
         check(&format!("delta-12-{by}"), None);
         check("delta-12-abc-count-0", None);
         check("notes.txt", None);

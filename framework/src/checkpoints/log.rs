@@ -1,5 +1,5 @@
-//! The directory as a decision log: the one of jobs whose sinks do not decide themselves. The coordinator knows only the
-//! trait, so that a sink's own log takes its place without a change there.
+//! The directory as a decision log: the one of jobs whose sinks do not decide themselves. The coordinator knows only
+//! the trait, so that a sink's own log takes its place without a change there.
 //!
 //! Here the manifest in place is the record: its number, identity and parent are those of R. What it lacks is the
 //! instance, which a directory does not need: the lock says whose the job is.
@@ -57,8 +57,8 @@ impl DecisionLog for DirectoryLog {
         Box::pin(async move { self.newest() })
     }
 
-    /// The decision is the return of the directory's fsync, not the rename before it [H4]. If it fails nobody knows what
-    /// is on the disk, and asking again would not tell: recovery does.
+    /// The decision is the return of the directory's fsync, not the rename before it [H4]. If it fails nobody knows
+    /// what is on the disk, and asking again would not tell: recovery does.
     fn commit<'a>(&'a self, _: &'a Progress) -> LocalBoxFuture<'a, Decided> {
         Box::pin(async move {
             match self.store.sync() {
@@ -73,7 +73,12 @@ impl DecisionLog for DirectoryLog {
 mod tests {
     use super::super::manifest::tests::{attempt, manifest};
     use super::*;
-    use futures::executor::block_on;
+    use futures::FutureExt as _;
+
+    /// None of them waits for anything but the disk.
+    fn block_on<T>(future: LocalBoxFuture<'_, T>) -> T {
+        future.now_or_never().unwrap()
+    }
 
     #[test]
     fn the_newest_manifest_is_the_record() {

@@ -1,9 +1,9 @@
 //! The manifest M(n): everything a checkpoint consists of, in one file, and how it is put together and read back.
 //! Which manifest counts is decided in `recover.rs`; where it lies and how it gets there is in `store.rs`.
 //!
-//! The file is one line, `millstream-manifest 1 <sha256 of what follows, hex>`, and then JSON that a person can read. The
-//! SHA-256 is the identity of the checkpoint: children name their parent by it, and so does a record R(n) of a decision
-//! log. Numbers do not identify: two attempts may use the same one.
+//! The file is one line, `millstream-manifest 1 <sha256 of what follows, hex>`, and then JSON that a person can read.
+//! The SHA-256 is the identity of the checkpoint: children name their parent by it, and so does a record R(n) of a
+//! decision log. Numbers do not identify: two attempts may use the same one.
 
 use crate::operator::Digest;
 use crate::state::snapshot::{FileRef, OperatorStates, StateSnapshot};
@@ -170,7 +170,8 @@ impl Manifest {
         }
         all.states.sort_by(|a, b| (&a.operator, a.groups.start).cmp(&(&b.operator, b.groups.start)));
         no_overlap(&all.states)?;
-        let source = |(name, splits): (_, BTreeMap<_, _>)| SourceSnapshot { name, splits: splits.into_values().collect() };
+        let source =
+            |(name, splits): (_, BTreeMap<_, _>)| SourceSnapshot { name, splits: splits.into_values().collect() };
         let sink = |((name, subtask), committable): (_, Option<_>)| {
             committable.map(|committable| SinkSnapshot { name, subtask, committable })
         };
@@ -201,8 +202,9 @@ impl Manifest {
     /// # Errors
     /// Only if a value in it has no JSON form, which none of its types has been seen to do.
     pub(crate) fn encode(&self) -> Result<(Vec<u8>, Digest), Error> {
-        let json = serde_json::to_vec_pretty(self)
-            .map_err(|e| Error::new(ErrorKind::Failed, format!("cannot encode checkpoint {}", self.epoch)).because(e))?;
+        let json = serde_json::to_vec_pretty(self).map_err(|e| {
+            Error::new(ErrorKind::Failed, format!("cannot encode checkpoint {}", self.epoch)).because(e)
+        })?;
         let digest = digest_of(&json);
         let mut bytes = format!("{MAGIC} {VERSION} {digest}\n").into_bytes();
         bytes.extend_from_slice(&json);
@@ -230,7 +232,8 @@ impl Manifest {
         if words.next() != Some(digest.0.as_str()) || words.next().is_some() {
             return Err(unreadable("its content does not have the SHA-256 that its first line names"));
         }
-        let manifest: Self = serde_json::from_slice(json).map_err(|e| Damage::Unreadable(format!("its content: {e}")))?;
+        let manifest: Self =
+            serde_json::from_slice(json).map_err(|e| Damage::Unreadable(format!("its content: {e}")))?;
         if manifest.version != VERSION {
             return Err(unknown_version(&manifest.version.to_string()));
         }
@@ -473,7 +476,9 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn no_flipped_bit_and_no_cut_goes_unseen(manifest in any_manifest(), at in any::<prop::sample::Index>(), bit in 0..8u32) {
+        fn no_flipped_bit_and_no_cut_goes_unseen(
+            manifest in any_manifest(), at in any::<prop::sample::Index>(), bit in 0..8u32,
+        ) {
             let (bytes, _) = manifest.encode().unwrap();
             let mut flipped = bytes.clone();
             flipped[at.index(bytes.len())] ^= 1u8 << bit;

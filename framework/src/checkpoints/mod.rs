@@ -1,5 +1,6 @@
-//! Checkpoints: how one is taken, decided, restored and thrown away. Types and decisions are pure; I/O is in `store.rs`.
-//! Who carries the commands out (sending barriers, loading state) is the runtime, which this folder does not know.
+//! Checkpoints: how one is taken, decided, restored and thrown away. Types and decisions are pure; I/O is in
+//! `store.rs`. Who carries the commands out (sending barriers, loading state) is the runtime, which this folder does
+//! not know.
 //!
 //! | file | what | pure |
 //! |---|---|---|
@@ -15,24 +16,24 @@
 //! The rules were checked by an explicit-state model; [Hx], [Mx], [Kx] name what goes wrong without them. I1 to I5 are
 //! the invariants below. Change nothing here without the model.
 //!
-//! 0. GENESIS. Checkpoint 0 (start offsets as numbers, no output) is decided before any record flows [H7]. So is the first
-//!    checkpoint of a job that goes back to an older one [H16].
-//! 1. Epoch n starts once n-1 is decided and finished: never two checkpoints at a time [I2]. Each source, between polls,
-//!    records the offset of each split and sends barrier n. An epoch in which nothing was read is not taken.
-//! 2. A subtask aligns barrier n on its inputs, forwards it before any later record, freezes its state, goes on, and acks
-//!    when its snapshot is durable.
-//! 3. Sinks prepare n: all of epoch n is written where it can be taken back. Until n is decided they send nothing of n+1
-//!    [M11].
+//! 0. GENESIS. Checkpoint 0 (start offsets as numbers, no output) is decided before any record flows [H7]. So is the
+//!    first checkpoint of a job that goes back to an older one [H16].
+//! 1. Epoch n starts once n-1 is decided and finished: never two checkpoints at a time [I2]. Each source, between
+//!    polls, records the offset of each split and sends barrier n. An epoch in which nothing was read is not taken.
+//! 2. A subtask aligns barrier n on its inputs, forwards it before any later record, freezes its state, goes on, and
+//!    acks when its snapshot is durable.
+//! 3. Sinks prepare n: all of epoch n is written where it can be taken back. Until n is decided they send nothing of
+//!    n+1 [M11].
 //! 4. When all acks are in and all of n-1 is finished [H2, H3], M(n) is written: temporary file, fsync, rename to
 //!    `manifest-<n>-<attempt>`, fsync of the directory. It is never overwritten, renamed or moved [H8].
 //! 5. THE DECISION. Without a sink that decides: the return of that fsync [H4]. With one: its commit.
-//! 6. Sinks commit, idempotently; sources may show their offsets; a marker `decided-<n>` is written; old checkpoints are
-//!    collected: M(n) and its `keep` - 1 nearest ancestors by hash stay [K1], with what they need [K2, M12], and so does
-//!    everything of epochs from n on [H10, H11].
+//! 6. Sinks commit, idempotently; sources may show their offsets; a marker `decided-<n>` is written; old checkpoints
+//!    are collected: M(n) and its `keep` - 1 nearest ancestors by hash stay [K1], with what they need [K2, M12], and so
+//!    does everything of epochs from n on [H10, H11].
 //!
 //! I1 a decision is asked for only when M(n) is durable. I2 M(n+1) is not written and barrier n+1 not sent before n is
-//! known decided and finished. I3 at most one producer of a transactional log can commit. I4 nothing a recovery may need
-//! is ever deleted. I5 decisions form a chain by hash.
+//! known decided and finished. I3 at most one producer of a transactional log can commit. I4 nothing a recovery may
+//! need is ever deleted. I5 decisions form a chain by hash.
 //!
 //! # Recovery, where the directory decides
 //! 1. [`Store::open`]: lock the job directory. A recovery in place keeps the lock.
@@ -41,12 +42,13 @@
 //! 5. [`recover`] decides. [`Store::verify`] what it says to restore, before anything else is done; if it is damaged,
 //!    [`Facts::note_damage`] and ask again. Refusals are final and touch nothing.
 //! 6. Claim: nothing to do here.
-//! 7. Finish the committables of the restored M(n), fsync [H1]. Then [`clean_after_restore`] on the listing of step 2, and
-//!    the sinks' `clean`. **If the job goes back (`announce`) or starts above what was there (`first` > 0), the sinks'
-//!    `clean` waits until that checkpoint is decided and finished [H16]**; the plan for the directory sees to it itself.
-//! 8. A new attempt runs: [`Coordinator`] with [`Start::of`] the decision. Once it has finished a checkpoint, recoveries
-//!    in place use [`Restore::Latest`], whatever the user ordered: the order has been carried out.
-#![allow(dead_code)]
+//! 7. Finish the committables of the restored M(n), fsync [H1]. Then [`clean_after_restore`] on the listing of step 2,
+//!    and the sinks' `clean`. **If the job goes back (`announce`) or starts above what was there (`first` > 0), the
+//!    sinks' `clean` waits until that checkpoint is decided and finished [H16]**; the plan for the directory sees to it
+//!    itself.
+//! 8. A new attempt runs: [`Coordinator`] with [`Start::of`] the decision. Once it has finished a checkpoint,
+//!    recoveries in place use [`Restore::Latest`], whatever the user ordered: the order has been carried out.
+#![allow(dead_code, unused_imports)]
 
 mod collect;
 mod listing;

@@ -1,13 +1,15 @@
-//! The coordinator of checkpoints as a pure state machine: events in, commands out. It knows neither clocks nor disks nor
-//! threads; the runtime carries commands out and reports back. What a command means to whom is said at [`Command`].
+//! The coordinator of checkpoints as a pure state machine: events in, commands out. It knows neither clocks nor disks
+//! nor threads; the runtime carries commands out and reports back. What a command means to whom is said at [`Command`].
 //!
 //! The protocol, numbered as in `mod.rs`; the same numbers stand at the code below.
 //!
-//! 0. GENESIS, or the announced checkpoint of a job that goes back: taken and finished before any record flows [H7, H16].
-//! 1. Epoch n starts once n-1 is known decided and finished: never two at a time [I2]. An epoch in which nothing was read
-//!    is not taken, the last one neither.
+//! 0. GENESIS, or the announced checkpoint of a job that goes back: taken and finished before any record flows [H7,
+//!    H16].
+//! 1. Epoch n starts once n-1 is known decided and finished: never two at a time [I2]. An epoch in which nothing was
+//!    read is not taken, the last one neither.
 //! 2. and 3. Participants align, freeze, prepare, and ack when what they have is durable. This is theirs to do.
-//! 4. When all acks are in, the manifest is written. All of n-1 is finished by then, for otherwise n had not begun [H2, H3].
+//! 4. When all acks are in, the manifest is written. All of n-1 is finished by then, for otherwise n had not begun [H2,
+//!    H3].
 //! 5. THE DECISION is asked for when the manifest is durable, not before [I1, M3].
 //! 6. When it is known, sinks commit; when all of them have, marker and collector follow, and 1 again.
 //!
@@ -236,8 +238,8 @@ impl Coordinator {
         }
     }
 
-    /// Takes an event; says what is to be done. `now` is the time since any fixed start and does not go back. Events that
-    /// fit nothing, of other checkpoints or strangers, change nothing.
+    /// Takes an event; says what is to be done. `now` is the time since any fixed start and does not go back. Events
+    /// that fit nothing, of other checkpoints or strangers, change nothing.
     pub(crate) fn step(&mut self, now: Duration, event: Event) -> Vec<Command> {
         let mut out = Vec::new();
         self.take(now, event, &mut out);
@@ -334,39 +336,41 @@ impl Coordinator {
         out.push(Command::Barrier(epoch));
     }
 
-    /// Steps 4 to 6 of the checkpoint that is being taken, each when the one before is reported done.
+    /// The checkpoint that is being taken gets on when what it waits for is there.
     fn go_on(&mut self, now: Duration, epoch: Epoch, event: Event, out: &mut Vec<Command>) {
         let Phase::Taking(taking) = &mut self.phase else { return };
-        if taking.epoch != epoch {
+        let is_there = match (&mut taking.stage, event) {
+            _ if taking.epoch != epoch => false,
+            (Stage::Acks(missing), Event::Ack { participant, .. })
+            | (Stage::Commits(missing), Event::Committed { participant, .. }) => {
+                missing.remove(&participant) && missing.is_empty()
+            }
+            (Stage::Manifest, Event::Written { .. }) | (Stage::Decision, Event::Decided { .. }) => true,
+            _ => false,
+        };
+        if !is_there {
             return;
         }
-        match (&mut taking.stage, event) {
-            (Stage::Acks(missing), Event::Ack { participant, .. }) => {
-                if missing.remove(&participant) && missing.is_empty() {
-                    // 4. All acks are in.
-                    taking.stage = Stage::Manifest;
-                    out.push(Command::WriteManifest(epoch));
-                }
+        match taking.stage {
+            Stage::Acks(_) => {
+                // 4. All acks are in.
+                taking.stage = Stage::Manifest;
+                out.push(Command::WriteManifest(epoch));
             }
-            (Stage::Manifest, Event::Written { .. }) => {
+            Stage::Manifest => {
                 // 5. The manifest is durable: now, and not before, it may be decided.
                 taking.stage = Stage::Decision;
                 out.push(Command::Commit(epoch));
             }
-            (Stage::Decision, Event::Decided { .. }) => {
-                // 6. Now, and not before, the output may show.
-                out.push(Command::Finish(epoch));
+            Stage::Decision => {
+                // 6. It is decided: now, and not before, the output may show.
                 taking.stage = Stage::Commits(self.participants.sinks.clone());
+                out.push(Command::Finish(epoch));
                 if self.participants.sinks.is_empty() {
                     self.finish(now, out);
                 }
             }
-            (Stage::Commits(missing), Event::Committed { participant, .. }) => {
-                if missing.remove(&participant) && missing.is_empty() {
-                    self.finish(now, out);
-                }
-            }
-            _ => {}
+            Stage::Commits(_) => self.finish(now, out),
         }
     }
 
@@ -400,7 +404,8 @@ impl Coordinator {
         taking.late = now.saturating_add(self.settings.timeout);
         let (epoch, times, stage) = (taking.epoch, taking.timeouts, &taking.stage);
         let (limit, tolerated) = (self.settings.timeout, self.settings.tolerated_failures);
-        let late = format!("checkpoint {epoch} takes longer than `checkpoint_timeout` ({limit:?}): it waits for {stage}");
+        let late =
+            format!("checkpoint {epoch} takes longer than `checkpoint_timeout` ({limit:?}): it waits for {stage}");
         if times <= tolerated {
             out.push(Command::Warn(format!("{late}; time-out {times} of {tolerated} that are tolerated")));
             return;
@@ -417,5 +422,4 @@ impl Coordinator {
 }
 
 #[cfg(test)]
-#[path = "protocol_tests.rs"]
 mod tests;

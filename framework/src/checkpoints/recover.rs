@@ -1,8 +1,8 @@
 //! What to resume from: the recovery table as a pure function of what was found. Who looks (listing, verifying, asking
 //! the sinks) is the runtime; what is cleared away afterwards is in `collect.rs`.
 //!
-//! Without a sink that decides, a manifest in place *is* the decision (listing it made its name durable [H5]). So there is
-//! no record to compare with, and the only witnesses that a directory was put back, copied or half deleted are the
+//! Without a sink that decides, a manifest in place *is* the decision (listing it made its name durable [H5]). So there
+//! is no record to compare with, and the only witnesses that a directory was put back, copied or half deleted are the
 //! sinks' own output and the `decided-<n>` markers. The rows, newest M(n):
 //!
 //! | seen | do |
@@ -15,28 +15,30 @@
 //! | M(n) damaged | the newest intact one, if no sink shows anything newer than that; else refuse [H14, H15] |
 //! | several M(n) | see below |
 //! | `--restore none` | start fresh above all there is; over visible output only with `--allow-duplicates` |
-//! | `--restore ID` | that one; if a sink shows newer epochs only with `--allow-duplicates`; unknown or damaged: refuse |
+//! | `--restore ID` | that one; if a sink shows newer epochs only with `--allow-duplicates`; unknown, damaged: refuse |
 //!
-//! **Going back is a decision itself** [H16]: whoever restores an older checkpoint, or starts afresh above visible output,
-//! takes a checkpoint at once, before records flow, under a number above everything known ([`Decision::Restore`]'s
-//! `announce`, [`Decision::Fresh`]'s `first`). Until it is decided nothing may be cleared away that was decided before:
-//! neither manifests nor the sinks' pending files. A crash before that leaves all as it was. After it the newest manifest
-//! is the announced one, so recoveries from then on are to use [`Restore::Latest`], or each would go back again. Falling
-//! back from a damaged checkpoint is going back, too: reusing its number would meet its marker and its output.
+//! **Going back is a decision itself** [H16]: whoever restores an older checkpoint, or starts afresh above visible
+//! output, takes a checkpoint at once, before records flow, under a number above everything known
+//! ([`Decision::Restore`]'s `announce`, [`Decision::Fresh`]'s `first`). Until it is decided nothing may be cleared away
+//! that was decided before: neither manifests nor the sinks' pending files. A crash before that leaves all as it was.
+//! After it the newest manifest is the announced one, so recoveries from then on are to use [`Restore::Latest`], or
+//! each would go back again. Falling back from a damaged checkpoint is going back, too: reusing its number would meet
+//! its marker and its output.
 //!
 //! **Several manifests of the newest number.** One process at a time never makes them: a manifest that is in place when
-//! a recovery lists is restored and not retaken, and one that was lost in a power loss is not in place. They mean that the
-//! lock did not hold (a network file system) or that directories were merged. Then the output tells: the attempt
-//! that shows is the one others may have built on, and its sibling has shown nothing. If nothing of n shows and they have
-//! the same parent, they are two ways to take the same step, of which none was finished: either is right, and the
+//! a recovery lists is restored and not retaken, and one that was lost in a power loss is not in place. They mean that
+//! the lock did not hold (a network file system) or that directories were merged. Then the output tells: the attempt
+//! that shows is the one others may have built on, and its sibling has shown nothing. If nothing of n shows and they
+//! have the same parent, they are two ways to take the same step, of which none was finished: either is right, and the
 //! smallest hash is taken so that a crash in this recovery finds the same one. (Not the newest by the clock: clocks
-//! jump.) In all other cases they are two histories, each with decided epochs of its own, and no choice keeps both: refuse,
-//! unless the sinks are at least once anyway.
+//! jump.) In all other cases they are two histories, each with decided epochs of its own, and no choice keeps both:
+//! refuse, unless the sinks are at least once anyway.
 //!
-//! **A record R of a decision log** fits in front of this: the facts get an `Option<Progress>`, read after fencing. With
-//! it the identity to restore is R's and no longer the newest name; `choose` becomes a look-up by hash, a child of R's
-//! checkpoint that is here too came to nothing and is left to the clearing up, and the rows "R unknown here", "R older than
-//! a known decided one" and "no R but M(n >= 1)" refuse. The rows on markers, damage, `none` and `ID` stay as they are.
+//! **A record R of a decision log** fits in front of this: the facts get an `Option<Progress>`, read after fencing.
+//! With it the identity to restore is R's and no longer the newest name; `choose` becomes a look-up by hash, a child of
+//! R's checkpoint that is here too came to nothing and is left to the clearing up, and the rows "R unknown here", "R
+//! older than a known decided one" and "no R but M(n >= 1)" refuse. The rows on markers, damage, `none` and `ID` stay
+//! as they are.
 
 use crate::checkpoints::listing::{Listed, Listing};
 use crate::operator::{Digest, Visible};
@@ -62,7 +64,9 @@ impl FromStr for Restore {
         match text {
             "latest" => Ok(Self::Latest),
             "none" => Ok(Self::None),
-            id => id.parse().map(Self::Id).map_err(|_| format!("`{id}` is not `latest`, `none` or a checkpoint's number")),
+            id => {
+                id.parse().map(Self::Id).map_err(|_| format!("`{id}` is not `latest`, `none` or a checkpoint's number"))
+            }
         }
     }
 }
@@ -120,7 +124,8 @@ pub(crate) struct Link {
 /// What recovery does.
 #[derive(Debug)]
 pub(crate) enum Decision {
-    /// Start from the sources' beginnings; the genesis has this number. 0 in a virgin directory, else above all there is.
+    /// Start from the sources' beginnings; the genesis has this number. 0 in a virgin directory, else above all there
+    /// is.
     Fresh {
         /// Number of the genesis.
         first: Epoch,
@@ -146,8 +151,8 @@ impl Facts {
         Self { place, found, decided, sinks: Vec::new(), sinks_show: false, restore, allow_duplicates }
     }
 
-    /// Notes that a checkpoint failed its verification. Verify what `recover` says to restore, and if it is damaged note
-    /// it here and ask again.
+    /// Notes that a checkpoint failed its verification. Verify what `recover` says to restore, and if it is damaged
+    /// note it here and ask again.
     pub(crate) fn note_damage(&mut self, digest: &Digest, why: &str) {
         for found in self.found.iter_mut().filter(|f| f.digest() == Some(digest)) {
             found.damage = Some(why.to_owned());
@@ -339,9 +344,9 @@ fn refuse_output_alone(facts: &Facts, epoch: Epoch, sink: &str) -> Error {
 
 fn refuse_newer_output(facts: &Facts, newest: Epoch, epoch: Epoch, sink: &str) -> Error {
     Error::refused(format!(
-        "the sink `{sink}` shows epoch {epoch}, but the newest checkpoint in {} is {newest}: the directory was put back \
-         to an earlier state or copied, or another instance ran on a copy. Going on would write the epochs up to {epoch} \
-         a second time. Bring back the directory that belongs to this output; or start with `--restore ID \
+        "the sink `{sink}` shows epoch {epoch}, but the newest checkpoint in {} is {newest}: the directory was put \
+         back to an earlier state or copied, or another instance ran on a copy. Going on would write the epochs up to \
+         {epoch} a second time. Bring back the directory that belongs to this output; or start with `--restore ID \
          --allow-duplicates` ({}) and have these records twice",
         facts.place,
         facts.ids()
@@ -350,9 +355,9 @@ fn refuse_newer_output(facts: &Facts, newest: Epoch, epoch: Epoch, sink: &str) -
 
 fn refuse_other_output(facts: &Facts, epoch: Epoch, shown: &BTreeSet<Attempt>) -> Error {
     Error::refused(format!(
-        "the sinks show epoch {epoch} of attempt {}, but checkpoint {epoch} in {} is of attempt {}: the directory was put \
-         back or copied, and another history has been written since. Going on would write some records twice and, for \
-         the two do not end at the same offsets, leave others out. Bring back the directory that belongs to this \
+        "the sinks show epoch {epoch} of attempt {}, but checkpoint {epoch} in {} is of attempt {}: the directory was \
+         put back or copied, and another history has been written since. Going on would write some records twice and, \
+         for the two do not end at the same offsets, leave others out. Bring back the directory that belongs to this \
          output; or start with `--restore none --allow-duplicates` and read everything again",
         names(shown),
         facts.place,
@@ -389,9 +394,9 @@ fn refuse_damaged(facts: &Facts, damaged: &Found, why: &str) -> Error {
     };
     Error::refused(format!(
         "checkpoint {} in {} is damaged ({why}){shown}: going on from an older one would write the epochs after that \
-         again, and going on without one would read everything again. Put the file back from a copy; or choose an older \
-         checkpoint with `--restore ID` ({}), or `--restore none`, and add `--allow-duplicates` if what they write \
-         again shows already",
+         again, and going on without one would read everything again. Put the file back from a copy; or choose an \
+         older checkpoint with `--restore ID` ({}), or `--restore none`, and add `--allow-duplicates` if what they \
+         write again shows already",
         damaged.epoch,
         facts.place,
         facts.ids()
@@ -408,8 +413,8 @@ fn refuse_unknown(facts: &Facts, id: Epoch) -> Error {
 
 fn refuse_going_back(id: Epoch, epoch: Epoch, sink: &str) -> Error {
     Error::refused(format!(
-        "the sink `{sink}` shows output up to epoch {epoch}: going back to checkpoint {id} would write the epochs after \
-         {id} again. If that is meant, add `--allow-duplicates`; or give the sink an empty place to write to"
+        "the sink `{sink}` shows output up to epoch {epoch}: going back to checkpoint {id} would write the epochs \
+         after {id} again. If that is meant, add `--allow-duplicates`; or give the sink an empty place to write to"
     ))
 }
 
@@ -430,8 +435,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A manifest of attempt `by`, and what names it: its number and its attempt. The parent is of the number before and
-    /// of attempt 1, the usual one.
+    /// A manifest of attempt `by`, and what names it: its number and its attempt. The parent is of the number before
+    /// and of attempt 1, the usual one.
     fn found(epoch: Epoch, by: u8) -> Found {
         let parent = epoch.checked_sub(1).map(|n| digest(n, 1));
         Found { epoch, attempt: attempt(by), link: Some(Link { digest: digest(epoch, by), parent }), damage: None }
@@ -483,7 +488,8 @@ mod tests {
         match (recover(facts), expect) {
             (Decision::Fresh { first }, Fresh(n)) if first == n => {}
             (Decision::Restore { digest: d, announce: None, .. }, Take(n, by)) if d == digest(n, by) => {}
-            (Decision::Restore { digest: d, announce: Some(a), .. }, Back(n, by, next)) if (&d, a) == (&digest(n, by), next) => {}
+            (Decision::Restore { digest: d, announce: Some(a), .. }, Back(n, by, next))
+                if (&d, a) == (&digest(n, by), next) => {}
             (Decision::Refuse(error), Refuse(text)) => {
                 assert_eq!(error.kind(), crate::ErrorKind::Refused);
                 assert!(error.to_string().contains(text), "{error}");
@@ -516,7 +522,10 @@ mod tests {
 
     #[test]
     fn a_directory_put_back_or_copied() {
-        check(&facts(vec![found(5, 1)], vec![shows(6, &[1])]), Refuse("shows epoch 6, but the newest checkpoint in /data is 5"));
+        check(
+            &facts(vec![found(5, 1)], vec![shows(6, &[1])]),
+            Refuse("shows epoch 6, but the newest checkpoint in /data is 5"),
+        );
         check(&facts(vec![found(5, 1)], vec![shows_nothing(), shows(5, &[2])]), Refuse("another history"));
         let both = [shows(5, &[1]), shows(5, &[2])];
         check(&facts(vec![found(5, 1)], both.to_vec()), Refuse("more than one attempt"));
@@ -550,7 +559,10 @@ mod tests {
     fn the_newest_is_damaged() {
         for bad in [damaged(5, 1), unreadable(5, 1)] {
             let world = |sinks| facts(vec![found(3, 1), found(4, 1), bad.clone()], sinks);
-            check(&world(vec![shows(5, &[1])]), Refuse("checkpoint 5 in /data is damaged (checksum), and the sink `out`"));
+            check(
+                &world(vec![shows(5, &[1])]),
+                Refuse("checkpoint 5 in /data is damaged (checksum), and the sink `out`"),
+            );
             check(&world(vec![shows(5, &[2])]), Refuse("another history"));
             check(&world(vec![shows(4, &[1])]), Back(4, 1, 6));
             check(&world(vec![shows(4, &[2])]), Refuse("another history"));
@@ -655,8 +667,8 @@ mod tests {
         assert!("newest".parse::<Restore>().unwrap_err().contains("`newest` is not"));
     }
 
-    /// What the model's `recover` (shared/model/src/steps.rs) says in worlds of files only, and what its `fall_back` would
-    /// do if the rule `refuse_damaged` were off.
+    /// What the model's `recover` (shared/model/src/steps.rs) says in worlds of files only, and what its `fall_back`
+    /// would do if the rule `refuse_damaged` were off.
     #[derive(Debug, PartialEq)]
     enum Model {
         Fresh,

@@ -1,5 +1,5 @@
-//! The job directory (`--data-dir`) and everything that is done to it: the I/O at the edge of this folder. What its names
-//! mean is in `listing.rs`; what to restore and what to delete is decided elsewhere, by pure functions.
+//! The job directory (`--data-dir`) and everything that is done to it: the I/O at the edge of this folder. What its
+//! names mean is in `listing.rs`; what to restore and what to delete is decided elsewhere, by pure functions.
 //!
 //! ```text
 //! LOCK               held by the process that runs the job; names its pid
@@ -7,8 +7,8 @@
 //! live-<attempt>/    working files of one attempt; worth nothing once it is over
 //! ```
 //!
-//! All calls block; they belong on the coordinator's thread. A failing fsync is fatal and is not tried again: the kernel
-//! may have dropped the pages and would report success. Local file systems only, for the lock and for rename.
+//! All calls block; they belong on the coordinator's thread. A failing fsync is fatal and is not tried again: the
+//! kernel may have dropped the pages and would report success. Local file systems only, for the lock and for rename.
 
 use crate::checkpoints::collect::Plan;
 use crate::checkpoints::listing::{FileName, Listed, Listing, STATE};
@@ -136,7 +136,8 @@ impl Store {
     /// does, and a fixed amount of memory.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] if it cannot be told, such as for want of rights: that is no damage, and no reason to fall back.
+    /// [`ErrorKind::Io`] if it cannot be told, such as for want of rights: that is no damage, and no reason to fall
+    /// back.
     pub(crate) fn verify(&self, manifest: &Manifest) -> Result<Result<(), Damage>, Error> {
         let mut buffer = vec![0; BUFFER];
         for file in manifest.files() {
@@ -154,8 +155,8 @@ impl Store {
         Ok(Ok(()))
     }
 
-    /// Protocol step 6: notes that a checkpoint was decided and finished, so that a directory that was put back later is
-    /// noticed. Durable with the next fsync of the directory, for it only ever serves to refuse.
+    /// Protocol step 6: notes that a checkpoint was decided and finished, so that a directory that was put back later
+    /// is noticed. Durable with the next fsync of the directory, for it only ever serves to refuse.
     ///
     /// # Errors
     /// [`ErrorKind::Io`].
@@ -164,8 +165,8 @@ impl Store {
         File::create(&path).map(drop).map_err(|e| Error::io(e, "write the marker", &path))
     }
 
-    /// Deletes what a plan of [`collect`](super::collect) names: first manifests, then, when it is durable that they are
-    /// gone, what only they needed. What is gone already is no error.
+    /// Deletes what a plan of [`collect`](super::collect) names: first manifests, then, when it is durable that they
+    /// are gone, what only they needed. What is gone already is no error.
     ///
     /// # Errors
     /// [`ErrorKind::Io`]. Part of it may be left; the next collection has it on its list again.
@@ -301,7 +302,8 @@ fn compare(path: &Path, expect: &FileRef, buffer: &mut [u8]) -> io::Result<Optio
         }
     }
     let checksum = format!("{:032x}", hash.digest128());
-    Ok((checksum != expect.checksum).then(|| format!("its content has the checksum {checksum}, not {}", expect.checksum)))
+    Ok((checksum != expect.checksum)
+        .then(|| format!("its content has the checksum {checksum}, not {}", expect.checksum)))
 }
 
 /// Whether an error means that the data is lost, and not that it cannot be reached for now.

@@ -337,9 +337,9 @@ mod tests {
             "03000000",           // subtask
             "0700000000000000",   // epoch
             "05000000636f756e74", // operator
-            "GOLDEN_HEADER",   // checksum of the header
+            "e8a1cbf056d8cc97",   // checksum of the header
             "11000000",           // length of the entries
-            "GOLDEN_PIECE",   // checksum of the entries
+            "860195f572b5543b",   // checksum of the entries
             "06000100056162",     // key
             "020908",             // row
             "050001000563",       // key

@@ -313,3 +313,7 @@ fn begin<'a>(open: &'a mut [OpenDelta; 2], epoch: Epoch, pool: &Pool) -> Result<
     *free = OpenDelta { epoch, entries: 0, piece: pool.take() };
     Ok(free)
 }
+
+#[cfg(test)]
+#[path = "disk_test.rs"]
+mod tests;

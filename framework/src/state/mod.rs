@@ -6,19 +6,42 @@
 //! | where | what | file |
 //! |---|---|---|
 //! | table | rows in use, typed | `table.rs` |
-//! | delta | the rows an epoch changed, one file per subtask and checkpoint | `delta.rs` |
-//! | spill | rows that were evicted before a fold had them | `backend.rs` |
-//! | base | all rows as of a decided epoch, folded from deltas | `backend.rs`, `fold.rs` |
+//! | delta | the rows an epoch changed, one file per subtask and checkpoint | `delta.rs`, `writer.rs` |
+//! | spill | rows that were evicted before a fold had them | `spill.rs` |
+//! | base | all rows as of a decided epoch, folded from deltas | `base.rs`, `fold.rs`, `sorter.rs` |
 //!
-//! `handle.rs` has the handles, `row.rs` the bytes of a row, `snapshot.rs` what a manifest says of all this.
+//! `handle.rs` has the handles, `row.rs` the bytes of a row, `snapshot.rs` what a manifest says of all this, `backend.rs`
+//! the contract between the table and storage, `disk.rs` the backend on RocksDB, `restore.rs` how it is opened.
 
 pub(crate) mod backend;
+#[cfg(feature = "rocksdb")]
+mod base;
+#[cfg(feature = "rocksdb")]
+mod delta;
+#[cfg(feature = "rocksdb")]
+mod disk;
 #[cfg(not(feature = "rocksdb"))]
 mod diskless;
+#[cfg(feature = "rocksdb")]
+mod fold;
 mod handle;
+#[cfg(feature = "rocksdb")]
+mod restore;
+#[cfg(feature = "rocksdb")]
+mod rocks;
 mod row;
 pub(crate) mod snapshot;
+#[cfg(feature = "rocksdb")]
+mod sorter;
+#[cfg(feature = "rocksdb")]
+mod spill;
+#[cfg(feature = "rocksdb")]
+mod store;
 pub(crate) mod table;
+#[cfg(feature = "rocksdb")]
+mod writer;
+
+pub use millstream_derive::State;
 
 pub use handle::{Field, Handle, State, ValueState, Visitor, VisitorMut};
 pub(crate) use row::{Layout, RowLayout, is_empty};

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 /// An entry in the arena.
 #[derive(Clone, Copy)]
 struct Entry {
-    /// Bytes 2 to 10 of the key, for most comparisons: the two before are the same for all but a few.
-    prefix: u64,
+    /// The first bytes of the key, table and group included, so that most comparisons need not look into the arena.
+    prefix: [u64; 2],
     /// Where the key begins; the row follows it. Grows with the age of the sorter, so later means newer.
     at: usize,
     key: u32,
@@ -52,12 +52,10 @@ impl<'a> Sorter<'a> {
     /// # Errors
     /// When the disk fails.
     pub(super) fn push(&mut self, key: &[u8], head: &[u8], tail: &[u8]) -> Result<(), Error> {
-        let mut prefix = [0; 8];
-        prefix.iter_mut().zip(key.iter().skip(2)).for_each(|(to, from)| *to = *from);
         let length = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let (key_length, row_length) = (length(key.len()), length(head.len() + tail.len()));
-        let prefix = u64::from_be_bytes(prefix);
-        self.entries.push(Entry { prefix, at: self.arena.len(), key: key_length, row: row_length });
+        let (key_bytes, row_bytes) = (length(key.len()), length(head.len() + tail.len()));
+        let prefix = [word(key), word(key.get(8..).unwrap_or_default())];
+        self.entries.push(Entry { prefix, at: self.arena.len(), key: key_bytes, row: row_bytes });
         for part in [key, head, tail] {
             self.arena.extend_from_slice(part);
         }
@@ -88,6 +86,14 @@ impl<'a> Sorter<'a> {
         self.arena.clear();
         self.entries.clear();
         Ok(())
+    }
+}
+
+/// The first eight bytes as a number, in whose order they are; zeros stand in for what is missing.
+fn word(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk() {
+        Some(chunk) => u64::from_be_bytes(*chunk),
+        None => bytes.iter().fold(0, |n, b| n << 8 | u64::from(*b)) << (8 * (8 - bytes.len())).min(63),
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) use drive::drive;
 pub(crate) use exchange::{BatchWriter, Borrowed, Computed, HashOf, KeyedParts, KeyedWriter};
 pub(crate) use inbox::{Receiver, Sender, inbox};
 pub(crate) use process::{KeyOf, ProcessStage, StateContext};
-pub(crate) use report::{Command, Commands, Counters, Part, Report, Reports, StageContext};
+pub(crate) use report::{Command, Commands, Counters, Report, Reports, StageContext};
 pub(crate) use sink::SinkStage;
 pub(crate) use source::{Assignment, drive_source};
 pub(crate) use stage::{AnyStage, ChainStage, Discard, FanOut, erase, mismatch, typed};

@@ -1,8 +1,7 @@
 //! What subtasks and the coordinator tell each other. The protocol they follow is in `checkpoints/protocol.rs`.
 
-use crate::state::snapshot::StateSnapshot;
+use crate::checkpoints::Part;
 use crate::{Attempt, Epoch, Error};
-use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -23,25 +22,6 @@ pub(crate) enum Command {
 /// A subtask's end of the queue of commands.
 pub(crate) type Commands = UnboundedReceiver<Command>;
 
-/// One subtask's share of a checkpoint.
-#[derive(Debug)]
-pub(crate) enum Part {
-    /// Where a source's subtask stands, split by split.
-    Source(Vec<SplitPart>),
-    /// Where the keyed state is.
-    State(StateSnapshot),
-    /// What the sink is to commit.
-    Sink(Option<Value>),
-}
-
-/// A split and its offset, as they stand in manifests.
-#[derive(Debug, Clone)]
-pub(crate) struct SplitPart {
-    pub(crate) split: Value,
-    pub(crate) offset: Value,
-    pub(crate) finished: bool,
-}
-
 /// To the coordinator, from one of those that take part in checkpoints: sources, keyed operators, sinks.
 #[derive(Debug)]
 pub(crate) enum Report {
@@ -51,6 +31,8 @@ pub(crate) enum Report {
     Part { participant: usize, epoch: Epoch, part: Part },
     /// The sink has made the epoch visible.
     Committed { participant: usize, epoch: Epoch },
+    /// A source has read something, for the first time since the start or since its last barrier.
+    Progress,
     /// The source will bring nothing more.
     Ended(usize),
     /// The attempt is over.

@@ -8,8 +8,9 @@
 //!
 //! A writer is moved into the future of its call and comes back with the result, so that no call is ever dropped half way.
 
-use super::report::{Counters, Part, Report, StageContext};
+use super::report::{Counters, Report, StageContext};
 use super::stage::Stage;
+use crate::checkpoints::Part;
 use crate::operator::{Sink, SinkContext, SinkWriter};
 use crate::{Batch, BoxError, Epoch, Error};
 use futures::FutureExt;
@@ -137,7 +138,9 @@ impl<T: Send + 'static, S: Sink<T>> SinkStage<T, S> {
                     Error::from_user(format!("its committable cannot be written as JSON: {e}").into(), place)
                 })?;
                 self.committable = committable;
-                self.context.reports.send(Report::Part { participant, epoch, part: Part::Sink(value) });
+                let (name, subtask) = (self.context.name.to_string(), self.context.subtask);
+                let part = Part::Sink { name, subtask, committable: value };
+                self.context.reports.send(Report::Part { participant, epoch, part });
             }
             Done::Committed(epoch) => self.committed(epoch),
         }

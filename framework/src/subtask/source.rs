@@ -9,8 +9,9 @@
 
 use super::drive::Slice;
 use super::inbox::Cost;
-use super::report::{Command, Commands, Counters, Part, Report, SplitPart, StageContext};
+use super::report::{Command, Commands, Counters, Report, StageContext};
 use super::stage::Stage;
+use crate::checkpoints::{Part, SplitSnapshot};
 use crate::clock;
 use crate::operator::{OffsetOf, Polled, RecordOf, Source, SourceContext, SourceReader, SplitBatch, SplitOf};
 use crate::{BoxError, Epoch, Error};
@@ -38,6 +39,8 @@ struct Driver<S: Source> {
     reported: VecDeque<(Epoch, Vec<(SplitOf<S>, OffsetOf<S>)>)>,
     running: bool,
     ended: bool,
+    /// Whether the coordinator knows that something was read in this epoch.
+    told: bool,
     cost: Cost,
     room: usize,
     context: StageContext,
@@ -71,6 +74,7 @@ pub(crate) async fn drive_source<S: Source>(
         reported: VecDeque::new(),
         running: false,
         ended: false,
+        told: false,
         cost: Cost::default(),
         room: 64,
         context,
@@ -148,6 +152,9 @@ impl<S: Source> Driver<S> {
         batch.taken = batch.records.len();
         if !batch.records.is_empty() {
             Counters::add(&self.context.counters.records_in, batch.taken);
+            if !std::mem::replace(&mut self.told, true) {
+                self.context.reports.send(Report::Progress);
+            }
             let split = &batch.split;
             self.stage.on_batch(&mut batch.records).map_err(|error| match split {
                 Some(split) => error.at(format!("{}, split {split}", self.context.place("source"))),
@@ -195,7 +202,7 @@ impl<S: Source> Driver<S> {
         for split in &self.splits {
             let offset = self.reader.offset(split).map_err(|e| Error::from_user(e, format!("{}, split {split}", place())))?;
             let json = |e: serde_json::Error| Error::from_user(e.into(), format!("{}, split {split} as JSON", place()));
-            parts.push(SplitPart {
+            parts.push(SplitSnapshot {
                 split: serde_json::to_value(split).map_err(json)?,
                 offset: serde_json::to_value(&offset).map_err(json)?,
                 finished: self.ended,
@@ -203,9 +210,10 @@ impl<S: Source> Driver<S> {
             offsets.push((split.clone(), offset));
         }
         self.stage.on_barrier(epoch)?;
+        self.told = false;
         self.reported.push_back((epoch, offsets));
-        let participant = self.context.participant;
-        self.context.reports.send(Report::Part { participant, epoch, part: Part::Source(parts) });
+        let (participant, name) = (self.context.participant, self.context.name.to_string());
+        self.context.reports.send(Report::Part { participant, epoch, part: Part::Source { name, splits: parts } });
         Ok(())
     }
 

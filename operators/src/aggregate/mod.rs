@@ -44,7 +44,8 @@ use std::marker::PhantomData;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not aggregate values of type `{T}`",
-    note = "return one from the closure, as in `|of| of.count()` or `|of| (of.count(), of.mean(|x| x.amount))`, or implement `Aggregate<{T}>`"
+    note = "return one from the closure, as in `|of| of.count()` or `|of| (of.count(), of.mean(|x| x.amount))`, \
+            or implement `Aggregate<{T}>`"
 )]
 pub trait Aggregate<T>: Send + Sync + 'static {
     /// What is kept. The default is the accumulator of no values.
@@ -62,8 +63,8 @@ pub trait Aggregate<T>: Send + Sync + 'static {
     /// The result so far; values may be added afterwards.
     fn finish(&self, acc: &Self::Acc) -> Self::Out;
 
-    /// Whether `acc` is right. Called after each [`add`](Self::add) and [`merge`](Self::merge), before anything is kept or
-    /// shown; since `add` gives no `Result`, this is how an aggregate fails. Costs nothing where it is not written.
+    /// Whether `acc` is right. Called after each [`add`](Self::add) and [`merge`](Self::merge), before anything is kept
+    /// or shown; since `add` gives no `Result`, this is how an aggregate fails. Costs nothing where it is not written.
     ///
     /// # Errors
     /// Ends the attempt: nothing of the epoch becomes visible.

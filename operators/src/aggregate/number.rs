@@ -6,7 +6,8 @@ use std::time::Duration;
 /// What `sum` adds up: integers, floats, `Duration`, and types of one's own.
 #[diagnostic::on_unimplemented(
     message = "values of type `{Self}` cannot be summed",
-    note = "`sum` takes integers, floats and `Duration`: name one of the record, as in `|of| of.sum(|order| order.cents)`, or implement `Summable` for `{Self}`"
+    note = "`sum` takes integers, floats and `Duration`: name one of the record, as in \
+            `|of| of.sum(|order| order.cents)`, or implement `Summable` for `{Self}`"
 )]
 pub trait Summable: Data + Default + Clone {
     /// The sum; `None` if the type cannot hold it. The default of the type must be its zero.
@@ -17,7 +18,8 @@ pub trait Summable: Data + Default + Clone {
 /// What `mean` takes: every integer and float, and types of one's own.
 #[diagnostic::on_unimplemented(
     message = "there is no mean of values of type `{Self}`",
-    note = "`mean` takes integers and floats: name one of the record, as in `|of| of.mean(|order| order.cents)`, or implement `Number` for `{Self}`"
+    note = "`mean` takes integers and floats: name one of the record, as in \
+            `|of| of.mean(|order| order.cents)`, or implement `Number` for `{Self}`"
 )]
 pub trait Number: 'static {
     /// As a float; what it cannot hold exactly (integers beyond 2^53) is rounded.

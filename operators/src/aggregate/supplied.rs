@@ -53,10 +53,10 @@ impl<T> Of<T> {
 
     /// The sum of what `f` names, of the same type; 0 of nothing.
     ///
-    /// Integers are added with a check: a sum that its type cannot hold ends the job with an error, in release too; widen
-    /// the value in `f` where that may happen (`|order| u64::from(order.cents)`). Float sums depend on the order of the
-    /// values in their last digits, and values of different splits meet in any order: for results that are the same
-    /// in each run sum integers of a fixed unit.
+    /// Integers are added with a check: a sum that its type cannot hold ends the job with an error, in release too;
+    /// widen the value in `f` where that may happen (`|order| u64::from(order.cents)`). Float sums depend on the order
+    /// of the values in their last digits, and values of different splits meet in any order: for results that are the
+    /// same in each run sum integers of a fixed unit.
     pub fn sum<N: Summable, F: Fn(&T) -> N + Send + Sync + 'static>(&self, f: F) -> Sum<T, N> {
         Sum(Box::new(f))
     }
@@ -121,8 +121,8 @@ impl<T> Aggregate<T> for Count {
     }
 }
 
-/// What [`Sum`] keeps: the sum so far. That it has overflowed is never stored, since [`Aggregate::check`] ends the attempt
-/// before.
+/// What [`Sum`] keeps: the sum so far. That it has overflowed is never stored, since [`Aggregate::check`] ends the
+/// attempt before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Total<N> {
@@ -166,7 +166,10 @@ impl<T: 'static, N: Summable> Aggregate<T> for Sum<T, N> {
 #[cold]
 fn overflow<N>() -> BoxError {
     let name = std::any::type_name::<N>();
-    let text = format!("the sum of a key has left the range of `{name}`: sum a wider type, as in `of.sum(|r| i128::from(r.amount))`");
+    let text = format!(
+        "the sum of a key has left the range of `{name}`: \
+         sum a wider type, as in `of.sum(|record| i128::from(record.amount))`"
+    );
     Error::new(ErrorKind::Failed, text).into()
 }
 

@@ -14,8 +14,8 @@ use std::sync::Arc;
 /// let squares = Generator::new(|split: u64, offset: u64| (split, offset * offset)).splits(4).count(1000).rate(500);
 /// ```
 ///
-/// Splits are numbered from 0, offsets count the records of a split from 0. A run with more splits or a larger count goes
-/// on where the last one ended; with less it reads nothing more, and what was read stays read.
+/// Splits are numbered from 0, offsets count the records of a split from 0. A run with more splits or a larger count
+/// goes on where the last one ended; with less it reads nothing more, and what was read stays read.
 pub struct Generator<F> {
     make: Arc<F>,
     splits: u64,
@@ -66,7 +66,9 @@ impl<T: Send + 'static, F: Fn(u64, u64) -> T + Send + Sync + 'static> Source for
     async fn splits(&self, _: &[u64]) -> Result<Vec<u64>, BoxError> {
         self.rate.check()?;
         if self.splits == 0 {
-            return Err(Error::new(ErrorKind::Usage, "a generator of 0 splits makes nothing: give it at least one").into());
+            return Err(
+                Error::new(ErrorKind::Usage, "a generator of 0 splits makes nothing: give it at least one").into()
+            );
         }
         Ok((0..self.splits).collect())
     }
@@ -166,7 +168,7 @@ impl<T: Send + 'static, F: Fn(u64, u64) -> T + Send + Sync + 'static> SourceRead
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{block_on, source_context};
+    use crate::testing::{block_on, drain, source_context};
 
     type Offsets = (u64, std::ops::Range<u64>);
 
@@ -200,6 +202,14 @@ mod tests {
         assert_eq!(reader.take(4), Err(Polled::Finished));
         assert_eq!(reader.offset(&1).unwrap(), 5);
         assert!(reader.offset(&7).is_err());
+    }
+
+    #[test]
+    fn makes_the_same_records_each_time() {
+        let run = || drain(&mut reader(&generator().count(2000), &[(0, None), (3, Some(1998))]));
+        let records = run();
+        assert_eq!((records.len(), records[0]), (2002, (3, 4998)));
+        assert_eq!(records, run());
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Rate {
 
     /// The share of one reader, which does not count before [`Pacer::start`].
     pub(crate) fn pacer(&self) -> Pacer {
-        Pacer { rate: self.clone(), counted: false, credit: 0.0, as_of: clock::now() }
+        Pacer { rate: self.clone(), counted: false, credit: 0.0, as_of: None }
     }
 }
 
@@ -47,7 +47,8 @@ pub(crate) struct Pacer {
     counted: bool,
     /// Records that may be handed out; a fraction is kept.
     credit: f64,
-    as_of: Instant,
+    /// When that was; none until the first record is wanted.
+    as_of: Option<Instant>,
 }
 
 impl Pacer {
@@ -55,7 +56,6 @@ impl Pacer {
     pub(crate) fn start(&mut self) {
         if !std::mem::replace(&mut self.counted, true) {
             self.rate.active.fetch_add(1, Relaxed);
-            self.as_of = clock::now();
         }
     }
 
@@ -72,11 +72,11 @@ impl Pacer {
     }
 
     fn grant_at(&mut self, wanted: usize, now: Instant) -> usize {
-        let passed = now.saturating_duration_since(self.as_of);
+        let passed = now.saturating_duration_since(*self.as_of.get_or_insert(now));
         if passed >= TICK {
             let share = self.share();
             self.credit = (self.credit + passed.as_secs_f64() * share).min((share * CREDIT_SECONDS).max(1.0));
-            self.as_of = now;
+            self.as_of = Some(now);
         }
         wanted.min(self.credit as usize)
     }
@@ -91,8 +91,9 @@ impl Pacer {
     /// How long there is nothing to hand out; `None` if there is now, or may be.
     pub(crate) fn pause(&self) -> Option<Duration> {
         self.rate.per_second.filter(|_| self.credit < 1.0)?;
+        let passed = clock::now().saturating_duration_since(self.as_of?);
         let missing = Duration::from_secs_f64((1.0 - self.credit) / self.share());
-        Some(missing.max(TICK).saturating_sub(clock::now().saturating_duration_since(self.as_of)))
+        Some(missing.max(TICK).saturating_sub(passed))
     }
 
     /// Waits until there may be something to hand out; takes nothing.
@@ -124,7 +125,8 @@ mod tests {
         rate.set(Some(per_second));
         let mut pacers: Vec<_> = (0..readers).map(|_| rate.pacer()).collect();
         pacers.iter_mut().for_each(Pacer::start);
-        let start = pacers.iter().map(|p| p.as_of).max().unwrap();
+        let start = clock::now();
+        pacers.iter_mut().for_each(|pacer| assert_eq!(pacer.grant_at(1024, start), 0));
         let mut handed_out = vec![0; readers];
         for tick in 1..=seconds * 100 {
             for (pacer, sum) in pacers.iter_mut().zip(&mut handed_out) {
@@ -156,7 +158,10 @@ mod tests {
         let mut rate = Rate::default();
         rate.set(Some(1000));
         let (mut one, mut other) = (rate.pacer(), rate.pacer());
-        (one.start(), other.start(), other.start());
+        for pacer in [&mut one, &mut other] {
+            pacer.start();
+        }
+        other.start();
         assert_eq!(one.share(), 500.0);
         other.stop();
         assert_eq!(one.share(), 1000.0);
@@ -173,7 +178,9 @@ mod tests {
         rate.set(Some(100));
         let mut pacer = rate.pacer();
         pacer.start();
-        assert_eq!(pacer.grant_at(1024, pacer.as_of + Duration::from_secs(3600)), 100);
+        let start = clock::now();
+        assert_eq!(pacer.grant_at(1024, start), 0);
+        assert_eq!(pacer.grant_at(1024, start + Duration::from_secs(3600)), 100);
     }
 
     #[test]
@@ -182,6 +189,7 @@ mod tests {
         rate.set(Some(2));
         let mut pacer = rate.pacer();
         pacer.start();
+        assert_eq!((pacer.pause(), pacer.grant(1)), (None, 0));
         let pause = pacer.pause().unwrap();
         assert!(pause > Duration::from_millis(400) && pause <= Duration::from_millis(500), "{pause:?}");
         rate.set(Some(0));

@@ -1,7 +1,7 @@
 //! One open file, cut into lines. Which file is read when is in `reader.rs`.
 //!
-//! The buffer always holds the up to [`HISTORY`] bytes before the next line, so that the hash in an offset is of what was
-//! read, and not of what the file holds by then:
+//! The buffer always holds the up to [`HISTORY`] bytes before the next line, so that the hash in an offset is of what
+//! was read, and not of what the file holds by then:
 //!
 //! ```text
 //! | history | lines handed out | next line .. | free |
@@ -91,8 +91,8 @@ impl LineFile {
         Ok(())
     }
 
-    /// The next line without its `\n` or `\r\n`; none at the end of the file. What follows the last newline is a line too,
-    /// if it is not empty.
+    /// The next line without its `\n` or `\r\n`; none at the end of the file. What follows the last newline is a line
+    /// too, if it is not empty.
     ///
     /// # Errors
     /// When the file cannot be read, when a line is too long, and a refusal when the file is not what it was.
@@ -213,7 +213,10 @@ impl LineFile {
         let (path, byte, max) = (self.path.display(), self.byte, self.line_max);
         Error::new(
             ErrorKind::Failed,
-            format!("`{path}`: the line at byte {byte} is longer than {max} bytes: split it, or take the file out of the input"),
+            format!(
+                "`{path}`: the line at byte {byte} is longer than {max} bytes: \
+                 split it, or take the file out of the input"
+            ),
         )
     }
 }
@@ -234,4 +237,31 @@ fn find_newline(bytes: &[u8]) -> Option<usize> {
 #[inline(always)]
 fn without_return(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_without_an_end_is_an_error_and_does_not_fill_the_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.txt");
+        std::fs::write(&path, "short\n".to_owned() + &"x".repeat(4_000_000)).unwrap();
+        let mut file = LineFile::open(&path, &FileOffset::start(0), Vec::new()).unwrap();
+        file.line_max = 1_000_000;
+        assert_eq!(file.next_line().unwrap(), Some(&b"short"[..]));
+        let error = file.next_line().unwrap_err().to_string();
+        assert!(error.contains("a.txt`: the line at byte 6 is longer than 1000000 bytes"), "{error}");
+        assert!(file.buffer.len() < 3_000_000);
+        assert!(file.into_buffer().capacity() <= HISTORY + BLOCK);
+    }
+
+    #[test]
+    fn finds_the_first_newline() {
+        assert_eq!(find_newline(b""), None);
+        assert_eq!(find_newline(b"abc"), None);
+        assert_eq!(find_newline(b"\na\n"), Some(0));
+        assert_eq!(find_newline(b"ab\n"), Some(2));
+    }
 }

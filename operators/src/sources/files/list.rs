@@ -43,14 +43,15 @@ fn in_directory(directory: &Path) -> Result<Vec<PathBuf>, Error> {
 
 /// The regular files that a pattern matches.
 fn matching(pattern: &str) -> Result<Vec<PathBuf>, Error> {
-    let options = glob::MatchOptions { require_literal_leading_dot: true, require_literal_separator: true, ..Default::default() };
+    let options =
+        glob::MatchOptions { require_literal_leading_dot: true, require_literal_separator: true, ..Default::default() };
     let paths = glob::glob_with(pattern, options)
         .map_err(|error| usage(format!("`{pattern}` is no pattern of files: {error}")))?;
     let mut files = Vec::new();
     for path in paths {
         let path = path.map_err(|error| {
             let at = error.path().to_owned();
-            Error::io(error.into_error(), "list", &at)
+            Error::io(error.into(), "list", &at)
         })?;
         if is_file(&path)? {
             files.push(path);
@@ -80,7 +81,10 @@ fn split(file: &Path, directories: &mut BTreeMap<PathBuf, PathBuf>) -> Result<St
     }
     let path = directories[parent].join(file.file_name().unwrap_or_default());
     path.into_os_string().into_string().map_err(|path| {
-        usage(format!("the name of the file `{}` is not UTF-8: rename it, or read another directory", Path::new(&path).display()))
+        usage(format!(
+            "the name of the file `{}` is not UTF-8: rename it, or read another directory",
+            Path::new(&path).display()
+        ))
     })
 }
 

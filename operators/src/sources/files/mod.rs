@@ -1,6 +1,6 @@
-//! Files as a source: one split per file, read line by line. `list.rs` finds the files, `lines.rs` cuts them into lines,
-//! `offset.rs` says how a file is found again, `reader.rs` reads all the files of a subtask, `format.rs` makes records of
-//! lines.
+//! Files as a source: one split per file, read line by line. `list.rs` finds the files, `lines.rs` cuts them into
+//! lines, `offset.rs` says how a file is found again, `reader.rs` reads all the files of a subtask, `format.rs` makes
+//! records of lines.
 
 mod format;
 mod lines;
@@ -23,8 +23,8 @@ use std::path::PathBuf;
 ///
 /// * a file;
 /// * a directory: its regular files, without hidden ones (whose names begin with `.`) and those of directories below;
-/// * a pattern with `*`, `?`, `[..]` or `**`, if nothing bears that very name: the regular files that it matches; a `*` at
-///   the start of a name does not match a dot.
+/// * a pattern with `*`, `?`, `[..]` or `**`, if nothing bears that very name: the regular files that it matches; a `*`
+///   at the start of a name does not match a dot.
 ///
 /// The name of a split is the absolute path of its file, with the links of its directory resolved. It has to be UTF-8.
 /// Files are listed when the job starts; each is read until its end is met, and the source ends with the last of them.
@@ -33,8 +33,8 @@ use std::path::PathBuf;
 ///
 /// A checkpoint keeps for each file how far it was read, its length, and a hash of up to 4 KiB before that place. The
 /// next run reads on from there. Files may grow by whole lines, and new ones may come; all else is refused, with exit
-/// code 78, because it could lose or double records: a file that is missing, that has become shorter, whose bytes before
-/// that place have changed, or whose last line had no newline and has been continued. A change further back goes
+/// code 78, because it could lose or double records: a file that is missing, that has become shorter, whose bytes
+/// before that place have changed, or whose last line had no newline and has been continued. A change further back goes
 /// unnoticed.
 #[derive(Debug, Clone)]
 #[must_use = "a format makes it a source, as in `Files::read(path).lines()`"]
@@ -47,8 +47,8 @@ impl ReadFiles {
         Self { path }
     }
 
-    /// Every line is a `String`, without its `\n` or `\r\n`; empty lines too, and a last line without a newline. Lines have
-    /// to be UTF-8; another one is an error. Costs one allocation per line.
+    /// Every line is a `String`, without its `\n` or `\r\n`; empty lines too, and a last line without a newline. Lines
+    /// have to be UTF-8; another one is an error. Costs one allocation per line.
     pub fn lines(self) -> FileSource<Lines> {
         self.decode(Lines)
     }
@@ -92,7 +92,8 @@ impl<F: Decode> Source for FileSource<F> {
         if files.is_empty() && known.is_empty() {
             let path = self.path.display();
             let text = format!(
-                "there is nothing to read at `{path}`: name a file, a directory with files in it, or a pattern that matches some, such as `logs/*.txt`"
+                "there is nothing to read at `{path}`: name a file, a directory with files in it, \
+                 or a pattern that matches some, such as `logs/*.txt`"
             );
             return Err(Error::new(ErrorKind::Usage, text).into());
         }

@@ -1,5 +1,5 @@
-//! How a file is found again: the offset that checkpoints keep, and the text of a refusal. What is compared with what is
-//! in `lines.rs`.
+//! How a file is found again: the offset that checkpoints keep, and the text of a refusal. What is compared with what
+//! is in `lines.rs`.
 
 use millstream_framework::Error;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,8 @@ impl FileOffset {
 /// That a file cannot be read on: what was found, and what to do.
 pub(super) fn refuse(path: &Path, found: &str) -> Error {
     Error::refused(format!(
-        "`{}` is not the file that the checkpoint has read: {found}; put it back as it was (it may only have grown by whole lines), or read all files anew with `--restore none`, an empty data directory and an empty output directory",
+        "`{}` is not the file that the checkpoint has read: {found}; put it back as it was (it may only have grown by \
+         whole lines), or read all anew with `--restore none`, an empty data directory and an empty output directory",
         path.display()
     ))
 }

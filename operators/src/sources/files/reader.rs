@@ -1,5 +1,5 @@
-//! All the files of one subtask: a batch of each in turn, a few of them open at a time. How a file is cut into lines is in
-//! `lines.rs`.
+//! All the files of one subtask: a batch of each in turn, a few of them open at a time. How a file is cut into lines is
+//! in `lines.rs`.
 
 use super::format::Decode;
 use super::lines::LineFile;
@@ -58,7 +58,11 @@ impl<F: Decode> FileReader<F> {
     }
 
     /// Appends up to `room` records of the file whose turn it is, and says which.
-    pub(super) fn read(&mut self, room: usize, into: &mut Vec<F::Record>) -> Result<(Polled, Option<&String>), BoxError> {
+    pub(super) fn read(
+        &mut self,
+        room: usize,
+        into: &mut Vec<F::Record>,
+    ) -> Result<(Polled, Option<&String>), BoxError> {
         while self.turns.len() < OPEN_MAX
             && let Some(next) = self.waiting.pop_front()
         {

@@ -1,7 +1,7 @@
 //! The source of files against its contract: what is read, and each rule of running again.
 
 use super::*;
-use crate::testing::{block_on, said, source_context};
+use crate::testing::{block_on, drain, said, source_context};
 use millstream_framework::{Polled, SourceReader};
 use std::fs;
 use std::path::Path;
@@ -265,7 +265,10 @@ fn files_take_turns() {
     let directory = with("a1\na2\na3\n");
     put(&directory, "b.txt", "b1\nb2\n");
     let mut run = Run::start(directory.path(), &[]).unwrap();
-    assert_eq!(run.rest_by(1), ["a1", "b1", "a2", "b2", "a3"]);
+    assert_eq!(run.read(usize::MAX, 1).unwrap(), ["a1", "b1", "a2", "b2", "a3"]);
+    let records = drain(&mut Run::start(directory.path(), &[]).unwrap().reader);
+    let names: Vec<_> = records.iter().map(|(split, line)| (split.ends_with("a.txt"), line.as_str())).collect();
+    assert_eq!(names, [(true, "a1"), (true, "a2"), (true, "a3"), (false, "b1"), (false, "b2")]);
 }
 
 #[test]
@@ -317,10 +320,4 @@ fn a_rate_is_kept() {
     assert_eq!(lines, 100);
     assert!((95..1000).contains(&took), "took {took} ms");
     assert!(block_on(ReadFiles::new(directory.path().into()).lines().rate(0).splits(&[])).is_err());
-}
-
-impl Run {
-    fn rest_by(&mut self, room: usize) -> Vec<String> {
-        self.read(usize::MAX, room).unwrap()
-    }
 }

@@ -344,7 +344,9 @@ impl World {
         match what {
             0..=5 if !self.due.is_empty() => self.give(which),
             6 if reads => self.send(Event::Progress),
-            7 if !self.owed || which % 4 == 0 => self.send(Event::Ended { participant: Participant(SOURCES[which % 2]) }),
+            7 if !self.owed || which.is_multiple_of(4) => {
+                self.send(Event::Ended { participant: Participant(SOURCES[which % 2]) })
+            }
             8 => {
                 self.now += ms((which % 700) as u64);
                 self.send(Event::Tick);

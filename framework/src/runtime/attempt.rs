@@ -1,0 +1,350 @@
+//! One attempt: recovers, starts the workers, and carries out what the coordinator commands until the end. The decisions
+//! are in `checkpoints/protocol.rs`, pure; here are the hands.
+
+use super::control::{Control, Phase};
+use super::recovery::{self, Recovered};
+use super::wiring::{Common, Switchboard, wire};
+use super::worker::{self, Shared};
+use crate::checkpoints::{
+    Command, Coordinator, DecisionMode, DirectoryLog, Event, Head, Manifest, Part, Participant, Restore, Settings, Store,
+    collect,
+};
+use crate::operator::{Decided, DecisionLog, Digest, Instance, Progress, Visible};
+use crate::state::backend::StateEnv;
+use crate::subtask::{self, Assignment, Report, Reports};
+use crate::topology::{Kind, Plan};
+use crate::{Attempt, Epoch, Error, ErrorKind, Job, clock};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tokio::sync::{mpsc, watch};
+
+/// What the user ordered. Once the first checkpoint is finished the order has been carried out, and recoveries in place
+/// resume from the newest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order {
+    pub(crate) restore: Restore,
+    pub(crate) allow_duplicates: bool,
+}
+
+/// What all attempts of a process share.
+pub(crate) struct Session {
+    pub(crate) job: Job,
+    pub(crate) store: Arc<Store>,
+    pub(crate) instance: Instance,
+    pub(crate) control: Control,
+}
+
+/// Runs one attempt to its end.
+pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Error> {
+    let (job, store) = (&session.job, &session.store);
+    let plan = job.plan()?;
+    let attempt = Attempt::draw();
+    let recovered = recovery::recover_job(store, &plan, attempt, order).await?;
+    let restored = recovered.manifest.as_ref().map(|m| m.epoch);
+    tracing::info!(job = %job.name, restored, first = recovered.first, "recovered");
+    let splits = deal(&plan, recovered.manifest.as_deref()).await?;
+    let state = StateEnv::start(store.data_dir(), attempt, job.settings.budget().storage)?;
+    let done = match Running::start(session, plan, attempt, recovered, splits, state.clone()) {
+        Ok(running) => running.run(order).await,
+        Err(error) => Err(error),
+    };
+    state.shut_down();
+    if done.is_ok() {
+        // nothing points to it any more; after a failure it may help to find out why, until the next start
+        let live = store.live(attempt);
+        if let Err(error) = std::fs::remove_dir_all(&live) {
+            tracing::debug!(%error, "could not remove {}", live.display());
+        }
+    }
+    done
+}
+
+/// All splits of each source, those the checkpoint knows and those that are new, dealt to its subtasks.
+async fn deal(plan: &Plan, manifest: Option<&Manifest>) -> Result<BTreeMap<usize, Vec<Vec<Assignment>>>, Error> {
+    let mut dealt = BTreeMap::new();
+    for (i, node) in plan.graph.nodes.iter().enumerate() {
+        let (Kind::Source(source), Some(name)) = (&node.kind, &node.name) else { continue };
+        let known = manifest.and_then(|m| m.sources.iter().find(|s| s.name == *name));
+        let mut splits: Vec<Assignment> =
+            known.iter().flat_map(|s| &s.splits).map(|s| (s.split.clone(), Some(s.offset.clone()))).collect();
+        let names = splits.iter().map(|(split, _)| split.clone()).collect();
+        let listed = source.splits(names).await.map_err(|e| Error::from_user(e, format!("source `{name}`")))?;
+        for split in listed {
+            if !splits.iter().any(|(known, _)| *known == split) {
+                splits.push((split, None));
+            }
+        }
+        let mut subtasks = vec![Vec::new(); plan.parallelism(i)];
+        let n = subtasks.len();
+        for (at, split) in splits.into_iter().enumerate() {
+            subtasks[at % n].push(split);
+        }
+        dealt.insert(i, subtasks);
+    }
+    Ok(dealt)
+}
+
+/// An attempt under way.
+struct Running<'a> {
+    session: &'a Session,
+    shared: Arc<Shared>,
+    board: Switchboard,
+    reports: mpsc::UnboundedReceiver<Report>,
+    gone: watch::Sender<bool>,
+    workers: Vec<JoinHandle<()>>,
+    coordinator: Coordinator,
+    log: Box<dyn DecisionLog>,
+    start: Instant,
+    /// Those that are not ready yet.
+    missing: usize,
+    parts: Vec<Part>,
+    /// The manifest of the checkpoint under way, then of the newest.
+    newest: Option<Digest>,
+    parent: Option<Digest>,
+    uncleaned: Vec<(usize, Visible)>,
+    /// Answers to commands, which come before anything from outside.
+    answers: VecDeque<Event>,
+    over: Option<Result<(), Error>>,
+}
+
+impl<'a> Running<'a> {
+    fn start(
+        session: &'a Session,
+        plan: Plan,
+        attempt: Attempt,
+        recovered: Recovered,
+        splits: BTreeMap<usize, Vec<Vec<Assignment>>>,
+        state: Arc<StateEnv>,
+    ) -> Result<Self, Error> {
+        let (to, reports) = mpsc::unbounded_channel();
+        let settings = &session.job.settings;
+        let budget = settings.budget();
+        let common = Common::new(&plan, &session.job.name, attempt, recovered.first, budget, Reports(to));
+        let counters = |is| common.counters_of(&plan, is);
+        session.control.begin(
+            recovered.manifest.as_ref().map(|m| m.epoch),
+            counters(|k| matches!(k, Kind::Source(_))),
+            counters(|k| matches!(k, Kind::Sink(_))),
+            counters(|_| true),
+        );
+        let keyed = counters(|k| matches!(k, Kind::Process(_))).len();
+        let participants = common.participants.sorted(&plan);
+        let missing = common.participants.len();
+        let (specs, board) = wire(&plan, splits);
+        let shared = Arc::new(Shared {
+            plan,
+            common,
+            state,
+            operators: recovered.operators,
+            restored: recovered.manifest.as_ref().map(|m| m.epoch),
+            snapshots: recovered.manifest.as_ref().map(|m| m.states.clone()).unwrap_or_default(),
+            cache_bytes: budget.rows / keyed.max(1),
+            cache_rows: settings.cache_rows,
+        });
+        let (gone, _) = watch::channel(false);
+        let timing = Settings {
+            interval: settings.checkpoint_interval,
+            min_pause: settings.checkpoint_pause,
+            timeout: settings.checkpoint_timeout,
+            tolerated_failures: settings.tolerated_failures,
+        };
+        let mut running = Self {
+            session,
+            shared: shared.clone(),
+            board,
+            reports,
+            gone,
+            workers: Vec::new(),
+            coordinator: Coordinator::new(timing, participants, recovered.start),
+            log: Box::new(DirectoryLog::new(session.store.clone(), session.instance)),
+            start: clock::now(),
+            missing,
+            parts: Vec::new(),
+            newest: recovered.digest,
+            parent: None,
+            uncleaned: recovered.uncleaned,
+            answers: VecDeque::new(),
+            over: None,
+        };
+        let n = settings.workers();
+        let mut pinned: Vec<Vec<_>> = (0..n).map(|_| Vec::new()).collect();
+        for spec in specs {
+            pinned[spec.subtask % n].push(spec);
+        }
+        for (number, subtasks) in pinned.into_iter().enumerate().filter(|(_, subtasks)| !subtasks.is_empty()) {
+            running.workers.push(worker::start(number, shared.clone(), subtasks, running.gone.subscribe())?);
+        }
+        Ok(running)
+    }
+
+    /// Until all is over; joins the workers whatever happened.
+    async fn run(mut self, order: &mut Order) -> Result<(), Error> {
+        let mut stop_seen = false;
+        while self.over.is_none() {
+            let event = match self.answers.pop_front() {
+                Some(event) => Some(event),
+                None => self.next(&mut stop_seen).await,
+            };
+            let Some(event) = event else { continue };
+            for command in self.coordinator.step(self.start.elapsed(), event) {
+                if let Err(error) = self.obey(command).await {
+                    self.over.get_or_insert(Err(error));
+                }
+            }
+            if self.coordinator.finished().is_some() {
+                *order = Order { restore: Restore::Latest, ..*order };
+            }
+        }
+        let over = self.over.take().unwrap_or(Ok(()));
+        self.leave(over.is_ok());
+        over
+    }
+
+    /// Ends the workers, in good order or at once, and joins them.
+    fn leave(&mut self, in_order: bool) {
+        if in_order {
+            self.board.all(&subtask::Command::End);
+        } else {
+            let _ = self.gone.send(true);
+        }
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a worker has panicked");
+            }
+        }
+    }
+
+    /// Waits for what happens next.
+    async fn next(&mut self, stop_seen: &mut bool) -> Option<Event> {
+        let deadline = self.coordinator.deadline().map(|at| tokio::time::Instant::from_std(self.start + at));
+        let tick = async move {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            report = self.reports.recv() => match report {
+                Some(report) => self.take(report),
+                None => {
+                    self.over = Some(Err(Error::new(ErrorKind::Failed, "all workers have left")));
+                    None
+                }
+            },
+            () = self.session.control.stopped(), if !*stop_seen => {
+                *stop_seen = true;
+                self.session.control.phase(Phase::Stopping);
+                Some(Event::Stop)
+            }
+            () = tick => Some(Event::Tick),
+        }
+    }
+
+    /// What a report means to the coordinator.
+    fn take(&mut self, report: Report) -> Option<Event> {
+        match report {
+            Report::Ready(_) => {
+                self.missing -= 1;
+                (self.missing == 0).then_some(Event::Ready)
+            }
+            Report::Part { participant, epoch, part } => {
+                self.parts.push(part);
+                Some(Event::Ack { epoch, participant: Participant(participant) })
+            }
+            Report::Committed { participant, epoch } => {
+                Some(Event::Committed { epoch, participant: Participant(participant) })
+            }
+            Report::Progress => Some(Event::Progress),
+            Report::Ended(participant) => Some(Event::Ended { participant: Participant(participant) }),
+            Report::Failed(error) => {
+                self.over = Some(Err(error));
+                None
+            }
+        }
+    }
+
+    /// Carries a command out.
+    async fn obey(&mut self, command: Command) -> Result<(), Error> {
+        match command {
+            Command::Barrier(epoch) => {
+                self.session.control.barrier();
+                self.parts.clear();
+                self.board.sources(&subtask::Command::Barrier(epoch));
+            }
+            Command::WriteManifest(epoch) => self.write(epoch)?,
+            Command::Commit(epoch) => self.commit(epoch).await?,
+            Command::Finish(epoch) => self.board.all(&subtask::Command::Decided(epoch)),
+            Command::Collect(epoch) => self.collect(epoch).await?,
+            Command::Run => {
+                self.session.control.phase(Phase::Running);
+                self.board.sources(&subtask::Command::Run);
+            }
+            Command::Warn(text) => tracing::warn!("{text}"),
+            Command::Fail(error) => return Err(error),
+            Command::End => self.over = Some(Ok(())),
+        }
+        Ok(())
+    }
+
+    /// 4. Writes the manifest.
+    fn write(&mut self, epoch: Epoch) -> Result<(), Error> {
+        let common = &self.shared.common;
+        let head = Head {
+            job: common.job.to_string(),
+            epoch,
+            attempt: common.attempt,
+            parent: self.newest.clone(),
+            decision: DecisionMode::Directory,
+            created_ms: clock::wall_ms(),
+            topology: self.shared.plan.graph.fingerprint(),
+            key_groups: common.key_groups,
+            operators: self.shared.operators.clone(),
+        };
+        let manifest = Manifest::assemble(head, self.parts.drain(..))?;
+        let digest = self.session.store.put_manifest(&manifest)?;
+        self.parent = self.newest.replace(digest);
+        self.answers.push_back(Event::Written { epoch });
+        Ok(())
+    }
+
+    /// 5. Asks for the decision.
+    async fn commit(&mut self, epoch: Epoch) -> Result<(), Error> {
+        let common = &self.shared.common;
+        let Some(manifest) = self.newest.clone() else { return Ok(()) };
+        let progress = Progress {
+            version: 1,
+            job: common.job.to_string(),
+            instance: self.session.instance,
+            attempt: common.attempt,
+            epoch,
+            manifest,
+            parent: self.parent.clone(),
+        };
+        match self.log.commit(&progress).await {
+            Decided::Committed => {
+                let taken = self.session.control.decided(epoch);
+                let (took, pause) = (clock::millis(taken.took), taken.pause.as_micros() as u64);
+                tracing::debug!(epoch, took_ms = took, pause_us = pause, "checkpoint decided");
+                self.answers.push_back(Event::Decided { epoch });
+                Ok(())
+            }
+            Decided::Fenced => Err(Error::new(ErrorKind::Busy, "another instance has taken the job over")),
+            Decided::Unknown(error) => Err(error),
+        }
+    }
+
+    /// 6. Marker and collection, and what had to wait for the first decision of a job that went back.
+    async fn collect(&mut self, epoch: Epoch) -> Result<(), Error> {
+        self.session.store.mark_decided(epoch)?;
+        let uncleaned = std::mem::take(&mut self.uncleaned);
+        let common = &self.shared.common;
+        recovery::clean(&self.shared.plan, &common.job, common.attempt, uncleaned).await?;
+        if let Some(newest) = &self.newest {
+            self.session.store.collect(&collect(&self.session.store.list()?, newest, self.session.job.settings.keep))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,176 @@
+//! A recovery, steps 2 to 7 as numbered in `checkpoints/`: what to resume from, whether the program fits it, and putting
+//! the sinks and the directory in order. What it decides is decided by pure functions there.
+
+use super::attempt::Order;
+use crate::checkpoints::{Decision, Facts, Listing, Manifest, Shown, Start, Store, clean_after_restore, recover};
+use crate::key::KEY_GROUPS;
+use crate::operator::{Digest, SinkContext, Visible};
+use crate::state::snapshot::OperatorStates;
+use crate::topology::{Kind, Plan, SinkNode};
+use crate::{Attempt, Epoch, Error};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What an attempt starts from.
+pub(crate) struct Recovered {
+    /// None: from the beginning of all sources.
+    pub(crate) manifest: Option<Arc<Manifest>>,
+    pub(crate) digest: Option<Digest>,
+    /// The number of the first barrier to come, and whether records wait for it.
+    pub(crate) first: Epoch,
+    pub(crate) start: Start,
+    /// How each keyed operator's rows are to be read, by name.
+    pub(crate) operators: Vec<OperatorStates>,
+    /// Sinks that are to be cleaned when the first checkpoint is decided and not before [H16].
+    pub(crate) uncleaned: Vec<(usize, Visible)>,
+}
+
+fn sinks(plan: &Plan) -> impl Iterator<Item = (usize, &str, &dyn SinkNode)> {
+    plan.graph.nodes.iter().enumerate().filter_map(|(i, node)| match &node.kind {
+        Kind::Sink(sink) => Some((i, node.name.as_deref().unwrap_or_default(), sink.as_ref())),
+        _ => None,
+    })
+}
+
+fn sink_context(job: &str, sink: &str, parallelism: usize, attempt: Attempt) -> SinkContext {
+    SinkContext { job: job.into(), sink: sink.into(), subtask: 0, parallelism, attempt }
+}
+
+fn sink_error(error: crate::BoxError, name: &str) -> Error {
+    Error::from_user(error, format!("sink `{name}`"))
+}
+
+/// Recovers a job: nothing runs yet, and when this returns all is as the restored checkpoint says.
+pub(crate) async fn recover_job(
+    store: &Store,
+    plan: &Plan,
+    attempt: Attempt,
+    order: &Order,
+) -> Result<Recovered, Error> {
+    // 2. list, and make names durable before acting on them
+    let listing = store.list()?;
+    let mut facts = Facts::new(store.data_dir().display().to_string(), &listing, order.restore, order.allow_duplicates);
+    let mut listed = Vec::new();
+    for (node, name, sink) in sinks(plan) {
+        let cx = sink_context(store.job(), name, plan.parallelism(node), attempt);
+        let visible = sink.inspect(&cx).await.map_err(|e| sink_error(e, name))?;
+        facts.sinks_show |= visible.newest.is_some();
+        facts.sinks.push(Shown { sink: name.into(), visible: visible.clone() });
+        listed.push((node, visible));
+    }
+    // 5. decide, and verify before anything is touched
+    let decision = decide(store, &listing, &mut facts)?;
+    let restored = match &decision {
+        Decision::Restore { digest, .. } => listing.find(digest).map(|m| (Arc::new(m.clone()), digest.clone())),
+        _ => None,
+    };
+    let manifest = restored.as_ref().map(|(manifest, _)| manifest.clone());
+    let operators = fit(plan, manifest.as_deref())?;
+    // 7. finish what was decided, then clear away what is over
+    if let Some(manifest) = &manifest {
+        commit(plan, store.job(), attempt, manifest).await?;
+    }
+    store.collect(&clean_after_restore(&listing, &decision))?;
+    let Some(start) = Start::of(&decision) else {
+        return Err(Error::refused("a refusal cannot be started from"));
+    };
+    let (first, goes_back) = match start {
+        Start::Take(first) => (first, first > 0),
+        Start::After(epoch) => (epoch + 1, false),
+    };
+    let mut uncleaned = listed;
+    if !goes_back {
+        clean(plan, store.job(), attempt, std::mem::take(&mut uncleaned)).await?;
+    }
+    store.remove_live_except(attempt)?;
+    let digest = restored.map(|(_, digest)| digest);
+    Ok(Recovered { manifest, digest, first, start, operators, uncleaned })
+}
+
+/// Asks the recovery table until what it says to restore is intact.
+fn decide(store: &Store, listing: &Listing, facts: &mut Facts) -> Result<Decision, Error> {
+    loop {
+        let (digest, manifest) = match recover(facts) {
+            Decision::Refuse(error) => return Err(error),
+            fresh @ Decision::Fresh { .. } => return Ok(fresh),
+            Decision::Restore { digest, epoch, announce } => match listing.find(&digest) {
+                Some(manifest) if store.verify(manifest)?.is_ok() => return Ok(Decision::Restore { digest, epoch, announce }),
+                Some(manifest) => (digest, manifest),
+                None => return Err(Error::refused(format!("checkpoint {epoch} has no manifest"))),
+            },
+        };
+        let why = store.verify(manifest)?.err().map_or_else(String::new, |damage| damage.to_string());
+        tracing::warn!(checkpoint = manifest.epoch, why, "a checkpoint is damaged");
+        facts.note_damage(&digest, &why);
+    }
+}
+
+/// Recovery 7, also when the first checkpoint of a job that went back is decided.
+pub(crate) async fn clean(
+    plan: &Plan,
+    job: &str,
+    attempt: Attempt,
+    listed: Vec<(usize, Visible)>,
+) -> Result<(), Error> {
+    for (node, visible) in listed {
+        if let Some((_, name, sink)) = sinks(plan).find(|(i, ..)| *i == node) {
+            let cx = sink_context(job, name, plan.parallelism(node), attempt);
+            sink.clean(&cx, visible).await.map_err(|e| sink_error(e, name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes visible what the restored checkpoint holds, however often this is done.
+async fn commit(plan: &Plan, job: &str, attempt: Attempt, manifest: &Manifest) -> Result<(), Error> {
+    let mut committables: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for sink in &manifest.sinks {
+        committables.entry(&sink.name).or_default().push(sink.committable.clone());
+    }
+    for (node, name, sink) in sinks(plan) {
+        if let Some(committables) = committables.remove(name) {
+            let cx = sink_context(job, name, plan.parallelism(node), attempt);
+            sink.commit(&cx, committables).await.map_err(|e| sink_error(e, name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the program can go on from a checkpoint, and how each operator's rows are to be read.
+fn fit(plan: &Plan, manifest: Option<&Manifest>) -> Result<Vec<OperatorStates>, Error> {
+    let nodes = &plan.graph.nodes;
+    let has = |name: &str, what: fn(&Kind) -> bool| nodes.iter().any(|n| n.name.as_deref() == Some(name) && what(&n.kind));
+    if let Some(manifest) = manifest {
+        let orphan = |what: &str, name: &str| {
+            Error::refused(format!(
+                "checkpoint {} holds {what} `{name}`, which the program does not have: put it back, or start with an empty --data-dir",
+                manifest.epoch
+            ))
+        };
+        if manifest.key_groups != KEY_GROUPS {
+            let (was, is) = (manifest.key_groups, KEY_GROUPS);
+            return Err(Error::refused(format!("the checkpoint has {was} key groups and the program {is}: use the program that took it")));
+        }
+        if let Some(source) = manifest.sources.iter().find(|s| !has(&s.name, |k| matches!(k, Kind::Source(_)))) {
+            return Err(orphan("the offsets of source", &source.name));
+        }
+        if let Some(sink) = manifest.sinks.iter().find(|s| !has(&s.name, |k| matches!(k, Kind::Sink(_)))) {
+            return Err(orphan("undelivered output of sink", &sink.name));
+        }
+        if let Some(op) = manifest.operators.iter().find(|o| !has(&o.operator, |k| matches!(k, Kind::Process(_)))) {
+            return Err(orphan("the state of", &op.operator));
+        }
+    }
+    let known = manifest.map_or(&[][..], |m| &m.operators[..]);
+    let mut next = known.iter().map(|o| o.table + 1).max().unwrap_or(0);
+    let mut operators = Vec::new();
+    for node in nodes {
+        let (Some(name), Kind::Process(process)) = (&node.name, &node.kind) else { continue };
+        let old = known.iter().find(|o| o.operator == *name);
+        let table = old.map_or(next, |o| o.table);
+        next = next.max(table + 1);
+        operators.push(process.layout().reconcile(name, table, old)?);
+    }
+    Ok(operators)
+}

@@ -1,0 +1,47 @@
+//! Attempts one after the other, by the restart policy. What an attempt does is in `attempt.rs`.
+
+use super::attempt::{self, Order, Session};
+use super::control::{Control, Phase};
+use crate::checkpoints::Store;
+use crate::operator::Instance;
+use crate::{Error, ErrorKind, Job};
+use std::sync::Arc;
+
+/// Runs a job to its end on the calling thread.
+///
+/// # Errors
+/// What ended it: of a kind that is not retriable, or once too often in a row.
+pub(crate) fn run(job: Job, control: Control) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Error::new(ErrorKind::Io, "cannot start the coordinator").because(e))?;
+    // building the topology does no I/O: mistakes show before a directory is made
+    drop(job.plan()?);
+    let store = Arc::new(Store::open(&job.settings.data_dir, &job.name)?);
+    let session = Session { job, store, instance: Instance(uuid::Uuid::new_v4()), control };
+    runtime.block_on(supervise(&session))
+}
+
+async fn supervise(session: &Session) -> Result<(), Error> {
+    let (settings, control) = (&session.job.settings, &session.control);
+    let mut order = Order { restore: settings.restore, allow_duplicates: settings.allow_duplicates };
+    let mut failures = 0;
+    loop {
+        control.phase(Phase::Recovering);
+        let before = control.status().checkpoints;
+        let Err(error) = attempt::run(session, &mut order).await else { return Ok(()) };
+        if !error.kind().is_retriable() || control.is_stopping() {
+            return Err(error);
+        }
+        failures = if control.status().checkpoints > before { 1 } else { failures + 1 };
+        let Some(pause) = settings.restart.pause_after(failures) else {
+            let n = settings.restart.attempts;
+            return Err(error.at(format!("failed {n} times in a row without a checkpoint in between")));
+        };
+        tracing::warn!(%error, pause_ms = crate::clock::millis(pause), failures, "attempt failed, recovering");
+        control.phase(Phase::Pausing);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = control.stopped() => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Lanes, commands and participants of a plan: everything that subtasks on different workers share. What runs in a
+//! subtask is made on its worker, in `worker.rs`.
+
+use crate::checkpoints as protocol;
+use crate::config::Budget;
+use crate::subtask::{Assignment, Command, Commands, Counters, Reports, StageContext};
+use crate::topology::{AnySend, Kind, Plan};
+use crate::{Attempt, Epoch};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// One subtask, before it is made.
+pub(crate) struct SubtaskSpec {
+    pub(crate) task: usize,
+    pub(crate) subtask: usize,
+    /// Its inbox, if it is behind an exchange.
+    pub(crate) inbox: Option<AnySend>,
+    /// The lanes of each exchange that begin here.
+    pub(crate) lanes: BTreeMap<usize, Vec<AnySend>>,
+    pub(crate) commands: Commands,
+    /// Of a source: its splits.
+    pub(crate) splits: Vec<Assignment>,
+}
+
+/// Who takes part in checkpoints: the subtasks of sources, keyed operators and sinks, numbered in the order of nodes.
+#[derive(Debug, Clone)]
+pub(crate) struct Participants {
+    /// By node: the number of its first subtask.
+    first: Vec<usize>,
+    /// By number: the node.
+    nodes: Vec<usize>,
+}
+
+impl Participants {
+    pub(crate) fn of(plan: &Plan) -> Self {
+        let (mut first, mut nodes) = (Vec::new(), Vec::new());
+        for (i, node) in plan.graph.nodes.iter().enumerate() {
+            first.push(nodes.len());
+            if matches!(node.kind, Kind::Source(_) | Kind::Process(_) | Kind::Sink(_)) {
+                nodes.extend(std::iter::repeat_n(i, plan.parallelism(i)));
+            }
+        }
+        Self { first, nodes }
+    }
+
+    /// How many.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// How the coordinator sorts them.
+    pub(crate) fn sorted(&self, plan: &Plan) -> protocol::Participants {
+        let of = |is| self.which(plan, is).map(protocol::Participant).collect();
+        protocol::Participants {
+            sources: of(|k| matches!(k, Kind::Source(_))),
+            others: of(|k| matches!(k, Kind::Process(_))),
+            sinks: of(|k| matches!(k, Kind::Sink(_))),
+        }
+    }
+
+    /// Who it is, for people.
+    pub(crate) fn label(&self, plan: &Plan, participant: usize) -> String {
+        let node = self.nodes.get(participant).copied().unwrap_or_default();
+        format!("{}[{}]", plan.graph.nodes[node].label(), participant - self.first[node])
+    }
+
+    /// Those of nodes for which `is` holds.
+    fn which<'a>(&'a self, plan: &'a Plan, is: fn(&Kind) -> bool) -> impl Iterator<Item = usize> + 'a {
+        self.nodes.iter().enumerate().filter(move |(_, node)| is(&plan.graph.nodes[**node].kind)).map(|(i, _)| i)
+    }
+
+    fn number(&self, node: usize, subtask: usize) -> usize {
+        self.first[node] + subtask
+    }
+}
+
+/// What is the same for all stages of an attempt.
+pub(crate) struct Common {
+    pub(crate) job: Arc<str>,
+    pub(crate) attempt: Attempt,
+    pub(crate) first_epoch: Epoch,
+    pub(crate) key_groups: u32,
+    pub(crate) reports: Reports,
+    pub(crate) budget: Budget,
+    pub(crate) participants: Participants,
+    /// By node and subtask.
+    pub(crate) counters: Vec<Vec<Arc<Counters>>>,
+    names: Vec<Arc<str>>,
+    sinks: usize,
+}
+
+impl Common {
+    pub(crate) fn new(plan: &Plan, job: &str, attempt: Attempt, first_epoch: Epoch, budget: Budget, reports: Reports) -> Self {
+        let participants = Participants::of(plan);
+        let nodes = &plan.graph.nodes;
+        let counters = (0..nodes.len()).map(|i| (0..plan.parallelism(i)).map(|_| Arc::default()).collect()).collect();
+        let sinks = participants.which(plan, |k| matches!(k, Kind::Sink(_))).count();
+        Self {
+            job: job.into(),
+            attempt,
+            first_epoch,
+            key_groups: crate::key::KEY_GROUPS,
+            reports,
+            budget,
+            counters,
+            names: nodes.iter().map(|n| n.label().into()).collect(),
+            sinks: sinks.max(1),
+            participants,
+        }
+    }
+
+    /// The context of a node in a subtask.
+    pub(crate) fn context(&self, plan: &Plan, node: usize, subtask: usize) -> StageContext {
+        StageContext {
+            job: self.job.clone(),
+            name: self.names[node].clone(),
+            subtask,
+            parallelism: plan.parallelism(node),
+            attempt: self.attempt,
+            participant: self.participants.number(node, subtask),
+            first_epoch: self.first_epoch,
+            key_groups: self.key_groups,
+            hold_bytes: self.budget.held / self.sinks,
+            reports: self.reports.clone(),
+            counters: self.counters[node][subtask].clone(),
+        }
+    }
+
+    /// The counters of nodes for which `is` holds.
+    pub(crate) fn counters_of(&self, plan: &Plan, is: fn(&Kind) -> bool) -> Vec<Arc<Counters>> {
+        let of = plan.graph.nodes.iter().zip(&self.counters).filter(|(node, _)| is(&node.kind));
+        of.flat_map(|(_, counters)| counters.clone()).collect()
+    }
+}
+
+/// The coordinator's end of the queues of commands.
+pub(crate) struct Switchboard {
+    sources: Vec<mpsc::UnboundedSender<Command>>,
+    all: Vec<mpsc::UnboundedSender<Command>>,
+}
+
+impl Switchboard {
+    /// To all sources. Who has left already needs no command.
+    pub(crate) fn sources(&self, command: &Command) {
+        self.sources.iter().for_each(|to| drop(to.send(command.clone())));
+    }
+
+    /// To all subtasks.
+    pub(crate) fn all(&self, command: &Command) {
+        self.all.iter().for_each(|to| drop(to.send(command.clone())));
+    }
+}
+
+/// Makes all lanes and queues. `splits` are those of each source node, by subtask.
+pub(crate) fn wire(plan: &Plan, mut splits: BTreeMap<usize, Vec<Vec<Assignment>>>) -> (Vec<SubtaskSpec>, Switchboard) {
+    let mut board = Switchboard { sources: Vec::new(), all: Vec::new() };
+    let (mut inboxes, mut lanes) = connect(plan);
+    let mut specs = Vec::new();
+    for (task, spec) in plan.tasks.iter().enumerate() {
+        let is_source = matches!(plan.graph.nodes[spec.head].kind, Kind::Source(_));
+        let mut dealt = splits.remove(&spec.head).unwrap_or_default().into_iter();
+        for subtask in 0..spec.parallelism {
+            let (to, commands) = mpsc::unbounded_channel();
+            if is_source {
+                board.sources.push(to.clone());
+            }
+            board.all.push(to);
+            specs.push(SubtaskSpec {
+                task,
+                subtask,
+                inbox: inboxes.remove(&(task, subtask)),
+                lanes: lanes.remove(&(task, subtask)).unwrap_or_default(),
+                commands,
+                splits: dealt.next().unwrap_or_default(),
+            });
+        }
+    }
+    (specs, board)
+}
+
+type Inboxes = BTreeMap<(usize, usize), AnySend>;
+type Lanes = BTreeMap<(usize, usize), BTreeMap<usize, Vec<AnySend>>>;
+
+/// The inbox of each subtask behind an exchange, and for each subtask and exchange the lanes that begin there.
+fn connect(plan: &Plan) -> (Inboxes, Lanes) {
+    let (mut inboxes, mut lanes) = (Inboxes::new(), Lanes::new());
+    let task_of = |node: usize| plan.tasks.iter().position(|t| t.nodes.contains(&node)).unwrap_or_default();
+    for (task, spec) in plan.tasks.iter().enumerate() {
+        let into: Vec<_> = plan.exchanges.iter().enumerate().filter(|(_, e)| e.to == spec.head).collect();
+        let Some((_, first)) = into.first() else { continue };
+        let edge = &plan.graph.nodes[first.from.node].outs[first.from.port];
+        for reader in 0..spec.parallelism {
+            let mut writers = Vec::new();
+            for (i, exchange) in &into {
+                let writing = 0..plan.parallelism(exchange.from.node);
+                let here = writing.filter(|w| plan.targets(exchange, *w).contains(&reader));
+                writers.extend(here.map(|w| (*i, task_of(exchange.from.node), w)));
+            }
+            let (senders, inbox) = edge.inbox(writers.len());
+            inboxes.insert((task, reader), inbox);
+            for ((exchange, from, writer), sender) in writers.into_iter().zip(senders) {
+                lanes.entry((from, writer)).or_default().entry(exchange).or_default().push(sender);
+            }
+        }
+    }
+    (inboxes, lanes)
+}

@@ -1,0 +1,167 @@
+//! Workers: threads that subtasks are pinned to, each with a runtime of its own. Subtasks are made where they run, so
+//! only records cross threads.
+
+use super::wiring::{Common, SubtaskSpec};
+use crate::key::groups_of;
+use crate::state::RowLayout;
+use crate::state::backend::{OpenSpec, StateEnv};
+use crate::state::snapshot::{OperatorStates, StateSnapshot};
+use crate::subtask::{Report, StageContext, StateContext};
+use crate::topology::{AnySend, Assemble, Kind, Life, Plan};
+use crate::{Epoch, Error, ErrorKind, spawn};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tokio::sync::watch;
+
+/// What subtasks of an attempt are made from.
+pub(crate) struct Shared {
+    pub(crate) plan: Plan,
+    pub(crate) common: Common,
+    pub(crate) state: Arc<StateEnv>,
+    pub(crate) operators: Vec<OperatorStates>,
+    /// Of the restored checkpoint.
+    pub(crate) restored: Option<Epoch>,
+    pub(crate) snapshots: Vec<StateSnapshot>,
+    /// Of each keyed operator's subtask.
+    pub(crate) cache_bytes: usize,
+    pub(crate) cache_rows: Option<usize>,
+}
+
+/// Starts a worker with its subtasks; it ends when they have, or when `gone` turns true.
+pub(crate) fn start(
+    number: usize,
+    shared: Arc<Shared>,
+    subtasks: Vec<SubtaskSpec>,
+    gone: watch::Receiver<bool>,
+) -> Result<JoinHandle<()>, Error> {
+    spawn::thread(format!("millstream-{number}"), move || {
+        let reports = shared.common.reports.clone();
+        if let Err(error) = run(shared, subtasks, gone) {
+            reports.send(Report::Failed(error));
+        }
+    })
+}
+
+fn run(shared: Arc<Shared>, subtasks: Vec<SubtaskSpec>, mut gone: watch::Receiver<bool>) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Error::new(ErrorKind::Io, "cannot start a worker").because(e))?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async move {
+        let mut lives: FuturesUnordered<_> = subtasks
+            .into_iter()
+            .map(|spec| {
+                let shared = shared.clone();
+                let place = format!("subtask {} of {}", spec.subtask, shared.label(spec.task));
+                let life = tokio::task::spawn_local(async move { make(&shared, spec)?.await });
+                async move { (place, life.await) }
+            })
+            .collect();
+        loop {
+            tokio::select! {
+                _ = gone.wait_for(|gone| *gone) => return Ok(()),
+                ended = lives.next() => match ended {
+                    None => return Ok(()),
+                    Some((_, Ok(Ok(())))) => {}
+                    Some((_, Ok(Err(error)))) => return Err(error),
+                    Some((place, Err(error))) => return Err(panicked(place, error)),
+                },
+            }
+        }
+    })
+}
+
+/// A panic of user code is an error like any other.
+fn panicked(place: String, error: tokio::task::JoinError) -> Error {
+    let text = match error.try_into_panic() {
+        Ok(panic) => message(panic.as_ref()),
+        Err(error) => error.to_string(),
+    };
+    Error::new(ErrorKind::Failed, format!("panicked: {text}")).at(place)
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+}
+
+impl Shared {
+    fn label(&self, task: usize) -> String {
+        let names = self.plan.tasks[task].nodes.iter().map(|n| &self.plan.graph.nodes[*n]);
+        let named: Vec<_> = names.filter_map(|n| n.name.as_ref()).map(|n| format!("`{n}`")).collect();
+        if named.is_empty() { self.plan.graph.nodes[self.plan.tasks[task].head].label() } else { named.join(", ") }
+    }
+}
+
+/// Makes a subtask on the thread it stays on.
+fn make(shared: &Shared, spec: SubtaskSpec) -> Result<Life, Error> {
+    let SubtaskSpec { task, subtask, inbox, lanes, commands, splits } = spec;
+    let plan = &shared.plan;
+    let head = plan.tasks[task].head;
+    let mut assembly = Assembly { shared, subtask, lanes };
+    let cx = assembly.context(head);
+    match (&plan.graph.nodes[head].kind, inbox) {
+        (Kind::Source(source), _) => source.drive(splits, plan.outputs(head, &mut assembly)?, commands, cx),
+        (_, Some(inbox)) => {
+            let input = plan.graph.nodes[head].inputs[0];
+            let edge = plan.graph.nodes[input.node].outs[input.port].clone();
+            edge.drive(inbox, plan.stage(head, &mut assembly)?, commands, cx)
+        }
+        (_, None) => Err(Error::new(ErrorKind::Topology, "a subtask without input")),
+    }
+}
+
+struct Assembly<'a> {
+    shared: &'a Shared,
+    subtask: usize,
+    lanes: BTreeMap<usize, Vec<AnySend>>,
+}
+
+impl Assemble for Assembly<'_> {
+    fn context(&mut self, node: usize) -> StageContext {
+        self.shared.common.context(&self.shared.plan, node, self.subtask)
+    }
+
+    fn state(&mut self, node: usize) -> Result<StateContext, Error> {
+        let (shared, cx) = (self.shared, self.context(node));
+        let states = shared.operators.iter().find(|o| o.operator == *cx.name);
+        let states = states.ok_or_else(|| Error::new(ErrorKind::Topology, "a keyed operator without a layout"))?;
+        let groups = groups_of(cx.subtask as u32, cx.parallelism as u32, cx.key_groups);
+        let overlaps = |s: &&StateSnapshot| s.groups.start < groups.end && groups.start < s.groups.end;
+        let ours = shared.snapshots.iter().filter(|s| s.operator == *cx.name).filter(overlaps);
+        let (participant, reports) = (cx.participant, cx.reports.clone());
+        let report = Arc::new(move |epoch, snapshot: Result<StateSnapshot, Error>| {
+            reports.send(match snapshot {
+                Ok(snapshot) => {
+                    Report::Part { participant, epoch, part: crate::checkpoints::Part::State(snapshot) }
+                }
+                Err(error) => Report::Failed(error),
+            });
+        });
+        let backend = shared.state.open(OpenSpec {
+            operator: cx.name.to_string(),
+            subtask: cx.subtask,
+            groups: groups.clone(),
+            restore: ours.cloned().collect(),
+            restored: shared.restored,
+            report,
+        })?;
+        cx.reports.send(Report::Ready(participant));
+        Ok(StateContext {
+            backend,
+            layout: RowLayout::new(states),
+            table: states.table,
+            groups,
+            cache_bytes: shared.cache_bytes,
+            cache_rows: shared.cache_rows,
+        })
+    }
+
+    fn lanes(&mut self, exchange: usize) -> Vec<AnySend> {
+        self.lanes.remove(&exchange).unwrap_or_default()
+    }
+}
+

@@ -1,0 +1,588 @@
+//! The state backend against a plain map: random work of operators, checkpoints that are decided or not, folds, crashes and
+//! rescales; then single properties. The bytes of delta files are tested in `delta.rs`.
+
+use super::*;
+use crate::state::snapshot::{FileRef, StateSnapshot};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_128;
+
+type Bytes = Vec<u8>;
+type Reports = Receiver<(Epoch, Result<StateSnapshot, Error>)>;
+
+const GROUPS: u32 = 8;
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Folds after every third delta, in chunks of a few entries.
+const SMALL: Limits = Limits { deltas: 3, bytes: 4000, chunk_bytes: 1000 };
+
+/// In memory where that can be had: hundreds of fsyncs prove nothing here.
+fn tempdir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn group(key: u16) -> u32 {
+    u32::from(key) % GROUPS
+}
+
+/// In one of two tables; not all of one length.
+fn key(key: u16) -> Bytes {
+    let mut bytes = vec![0, 1 + (key % 3 == 0) as u8, 0, group(key) as u8];
+    bytes.extend(key.to_be_bytes());
+    bytes.extend(vec![7; usize::from(key % 5)]);
+    bytes
+}
+
+fn keys(of: &[u16]) -> Keys {
+    let mut keys = Keys::default();
+    for k in of {
+        keys.push(|into| Ok(into.extend(key(*k)))).unwrap();
+    }
+    keys
+}
+
+fn put(backend: &mut Backend, epoch: Epoch, k: u16, row: &[u8]) {
+    backend.put(epoch, |into| Ok(into.extend(key(k))), |into| Ok(into.extend(row))).unwrap();
+}
+
+fn get(backend: &mut Backend, of: &[u16]) -> BTreeMap<u16, (Epoch, Bytes)> {
+    let mut all = BTreeMap::new();
+    let found = |index: usize, epoch, row: &[u8]| {
+        assert!(!row.is_empty());
+        assert_eq!(all.insert(of[index], (epoch, row.to_vec())), None, "found twice");
+        Ok(())
+    };
+    backend.get_many(&keys(of), found).unwrap();
+    all
+}
+
+fn open(
+    env: &Arc<StateEnv>,
+    (subtask, groups): (usize, Range<u32>),
+    restored: Option<Epoch>,
+    restore: &[StateSnapshot],
+) -> Result<(Backend, Reports), Error> {
+    let (to, reports) = channel();
+    let report = Arc::new(move |epoch, result| to.send((epoch, result)).unwrap());
+    let restore = restore.to_vec();
+    Ok((env.open(OpenSpec { operator: "count".into(), subtask, groups, restore, restored, report })?, reports))
+}
+
+fn start(dir: &Path, limits: Limits) -> Arc<StateEnv> {
+    StateEnv::start_with(dir, Attempt::draw(), 1 << 20, limits).unwrap()
+}
+
+fn finish(backend: &mut Backend, reports: &Reports, epoch: Epoch) -> Result<StateSnapshot, Error> {
+    backend.finish(epoch)?;
+    let (reported, snapshot) = reports.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(reported, epoch);
+    snapshot
+}
+
+fn wait_for_fold(backend: &Backend) {
+    let end = crate::clock::now() + PATIENCE;
+    while backend.store.folding.load(SeqCst) && backend.store.failure().is_none() {
+        assert!(crate::clock::now() < end, "the fold does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// All files are there and are what the manifest says.
+fn verify(dir: &Path, snapshot: &StateSnapshot) {
+    for FileRef { path, bytes, checksum } in snapshot.files() {
+        let content = std::fs::read(dir.join(CHECKPOINTS).join(path)).unwrap();
+        assert_eq!((content.len() as u64, format!("{:032x}", xxh3_128(&content))), (*bytes, checksum.clone()), "{path}");
+    }
+    let epochs: Vec<_> = snapshot.base.iter().map(|b| b.epoch).chain(snapshot.deltas.iter().map(|d| d.epoch)).collect();
+    assert!(epochs.is_sorted_by(|a, b| a < b), "{epochs:?}");
+}
+
+/// Content of all files below the checkpoints.
+fn files(dir: &Path) -> BTreeMap<std::path::PathBuf, Bytes> {
+    let mut all = BTreeMap::new();
+    let mut open = vec![dir.join(CHECKPOINTS)];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                all.insert(path.clone(), std::fs::read(path).unwrap());
+            }
+        }
+    }
+    all
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// A row is changed; no bytes take it away.
+    Write(u16, Bytes),
+    Read(Vec<u16>),
+    Evict(u16),
+    EvictAll,
+    /// So many frozen rows are copied.
+    Copy(u8),
+    /// The next barrier.
+    Freeze,
+    /// All copied and reported, so it may be restored; decided or not known to be.
+    Finish(bool),
+    WaitForFold,
+    /// Restored with so many subtasks.
+    Crash(u32),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let row = prop_oneof![1 => Just(vec![]), 4 => prop::collection::vec(any::<u8>(), 1..40)];
+    prop_oneof![
+        40 => (0u16..150, row).prop_map(|(k, row)| Op::Write(k, row)),
+        6 => prop::collection::vec(0u16..150, 1..20).prop_map(Op::Read),
+        20 => (0u16..150).prop_map(Op::Evict),
+        1 => Just(Op::EvictAll),
+        5 => (0u8..20).prop_map(Op::Copy),
+        8 => Just(Op::Freeze),
+        12 => prop::bool::weighted(0.8).prop_map(Op::Finish),
+        2 => Just(Op::WaitForFold),
+        3 => prop_oneof![Just(1), Just(1), Just(2), Just(3), Just(8)].prop_map(Op::Crash),
+    ]
+}
+
+struct Row {
+    epoch: Epoch,
+    bytes: Bytes,
+}
+
+struct Sub {
+    backend: Backend,
+    reports: Reports,
+    table: BTreeMap<u16, Row>,
+    /// Rows that the frozen epoch changed, and that have not been copied.
+    frozen: BTreeMap<u16, Bytes>,
+    /// Nothing has ever left the table.
+    complete: bool,
+}
+
+/// What a crash goes back to.
+#[derive(Clone, Default)]
+struct Point {
+    epoch: Option<Epoch>,
+    truth: BTreeMap<u16, Bytes>,
+    snapshots: Vec<StateSnapshot>,
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    env: Arc<StateEnv>,
+    subs: Vec<Sub>,
+    running: Epoch,
+    truth: BTreeMap<u16, Bytes>,
+    /// The truth at the last barrier, until that epoch is finished.
+    frozen: Option<BTreeMap<u16, Bytes>>,
+    point: Point,
+    /// Files that a decided checkpoint named.
+    named: BTreeSet<String>,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempdir();
+        let env = start(dir.path(), SMALL);
+        let (truth, point) = Default::default();
+        let (subs, named) = Default::default();
+        let mut world = Self { dir, env, subs, running: 1, truth, frozen: None, point, named };
+        world.open(1);
+        world
+    }
+
+    fn open(&mut self, parallelism: u32) {
+        for i in 0..parallelism {
+            let groups = GROUPS * i / parallelism..GROUPS * (i + 1) / parallelism;
+            let at = (i as usize, groups);
+            let (backend, reports) = open(&self.env, at, self.point.epoch, &self.point.snapshots).unwrap();
+            let (table, frozen) = Default::default();
+            self.subs.push(Sub { complete: backend.is_empty(), backend, reports, table, frozen });
+        }
+    }
+
+    fn sub(&mut self, k: u16) -> &mut Sub {
+        let sub = self.subs.iter_mut().find(|s| s.backend.store.groups.contains(&group(k)));
+        sub.unwrap()
+    }
+
+    /// Into the table, if there is such a row; what the backend gives must be the truth.
+    fn fetch(&mut self, of: &[u16]) {
+        for i in 0..self.subs.len() {
+            let sub = &mut self.subs[i];
+            let own = |k: &&u16| sub.backend.store.groups.contains(&group(**k)) && !sub.table.contains_key(*k);
+            let missing: BTreeSet<u16> = of.iter().filter(own).copied().collect();
+            let missing: Vec<u16> = missing.into_iter().rev().collect();
+            assert!(!sub.complete || sub.backend.is_empty());
+            let found = get(&mut sub.backend, &missing);
+            for k in &missing {
+                let (found, truth) = (found.get(k).map(|(_, row)| row), self.truth.get(k));
+                assert_eq!(found, truth, "key {k}");
+            }
+            sub.table.extend(found.into_iter().map(|(k, (epoch, bytes))| (k, Row { epoch, bytes })));
+        }
+    }
+
+    fn write(&mut self, k: u16, bytes: Bytes) {
+        self.fetch(&[k]);
+        let epoch = self.running;
+        let sub = self.sub(k);
+        if let Some(old) = sub.frozen.remove(&k) {
+            put(&mut sub.backend, epoch - 1, k, &old);
+        }
+        sub.table.insert(k, Row { epoch, bytes: bytes.clone() });
+        if bytes.is_empty() { self.truth.remove(&k) } else { self.truth.insert(k, bytes) };
+    }
+
+    fn evict(&mut self, k: u16) {
+        let running = self.running;
+        let sub = self.sub(k);
+        let Some(row) = sub.table.remove(&k) else { return };
+        if let Some(old) = sub.frozen.remove(&k) {
+            put(&mut sub.backend, running - 1, k, &old);
+        }
+        sub.complete = false;
+        if sub.backend.may_drop(row.epoch) {
+            return;
+        }
+        if row.epoch == running {
+            put(&mut sub.backend, running, k, &row.bytes);
+        }
+        sub.backend.spill(row.epoch, &key(k), &row.bytes).unwrap();
+    }
+
+    fn copy(&mut self, budget: usize) {
+        for sub in &mut self.subs {
+            for _ in 0..budget {
+                let Some((k, row)) = sub.frozen.pop_first() else { break };
+                put(&mut sub.backend, self.running - 1, k, &row);
+            }
+        }
+    }
+
+    fn freeze(&mut self) {
+        self.finish(false);
+        for sub in &mut self.subs {
+            let dirty = sub.table.iter().filter(|(_, row)| row.epoch == self.running);
+            sub.frozen = dirty.map(|(k, row)| (*k, row.bytes.clone())).collect();
+        }
+        self.frozen = Some(self.truth.clone());
+        self.running += 1;
+    }
+
+    fn finish(&mut self, decide: bool) {
+        self.copy(usize::MAX);
+        let epoch = self.running - 1;
+        let Some(truth) = self.frozen.take() else { return };
+        for sub in &mut self.subs {
+            sub.backend.finish(epoch).unwrap();
+        }
+        let report = |sub: &Sub| sub.reports.recv_timeout(PATIENCE).unwrap();
+        let snapshots: Vec<_> = self.subs.iter().map(report).map(|(e, s)| {
+            assert_eq!(e, epoch);
+            s.unwrap()
+        }).collect();
+        snapshots.iter().for_each(|s| verify(self.dir.path(), s));
+        if decide {
+            self.point = Point { epoch: Some(epoch), truth, snapshots };
+            self.subs.iter_mut().for_each(|s| s.backend.decided(epoch));
+            self.collect();
+        }
+    }
+
+    /// Deletes what a decided checkpoint named and the newest one does not.
+    fn collect(&mut self) {
+        let now: BTreeSet<_> = self.point.snapshots.iter().flat_map(|s| s.files()).map(|f| f.path.clone()).collect();
+        for path in self.named.difference(&now) {
+            std::fs::remove_file(self.dir.path().join(CHECKPOINTS).join(path)).unwrap();
+        }
+        self.named = now;
+    }
+
+    fn crash(&mut self, parallelism: u32) {
+        self.env.shut_down();
+        self.subs.clear();
+        self.env = start(self.dir.path(), SMALL);
+        let old = files(self.dir.path());
+        self.open(parallelism);
+        let now = files(self.dir.path());
+        assert!(old.iter().all(|(path, bytes)| now.get(path) == Some(bytes)), "a restore changes no file");
+        self.truth = self.point.truth.clone();
+        self.frozen = None;
+        self.running = self.point.epoch.unwrap_or(0) + 1;
+        self.fetch(&(0..150).collect::<Vec<_>>());
+    }
+
+    fn run(&mut self, op: Op) {
+        match op {
+            Op::Write(k, bytes) => self.write(k, bytes),
+            Op::Read(keys) => self.fetch(&keys),
+            Op::Evict(k) => self.evict(k),
+            Op::EvictAll => (0..150).for_each(|k| self.evict(k)),
+            Op::Copy(n) => self.copy(n.into()),
+            Op::Freeze => self.freeze(),
+            Op::Finish(decide) => self.finish(decide),
+            Op::WaitForFold => self.subs.iter().for_each(|s| wait_for_fold(&s.backend)),
+            Op::Crash(parallelism) => self.crash(parallelism),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn restored_is_what_was_decided(ops in prop::collection::vec(op(), 1..250)) {
+        let mut world = World::new();
+        for op in ops {
+            world.run(op);
+        }
+        for parallelism in [1, 3, 1] {
+            world.crash(parallelism);
+        }
+    }
+}
+
+#[test]
+fn folds_bound_the_chain_and_empty_the_spill() {
+    let dir = tempdir();
+    let env = start(dir.path(), Limits::PRODUCTION);
+    let (mut backend, reports) = open(&env, (0, 0..GROUPS), None, &[]).unwrap();
+    assert!(backend.is_empty());
+    let mut longest = 0;
+    for epoch in 1..=100 {
+        for k in 0..50 {
+            let k = k + epoch as u16;
+            put(&mut backend, epoch, k, &epoch.to_be_bytes());
+            backend.spill(epoch, &key(k), &epoch.to_be_bytes()).unwrap();
+        }
+        let snapshot = finish(&mut backend, &reports, epoch).unwrap();
+        verify(dir.path(), &snapshot);
+        longest = longest.max(snapshot.deltas.len());
+        backend.decided(epoch);
+        if epoch % 5 == 0 {
+            wait_for_fold(&backend);
+            assert!(backend.store.spill.generations() <= 2);
+        }
+    }
+    assert!((16..=20).contains(&longest), "{longest}");
+    assert!(backend.folded() >= 80);
+    let all: Vec<u16> = (0..200).collect();
+    let found = get(&mut backend, &all);
+    assert_eq!(found.len(), 149);
+    assert!(found.iter().all(|(k, (_, row))| row[..] == u64::from(*k).min(100).to_be_bytes()));
+}
+
+#[test]
+fn an_epoch_without_changes_reports_at_once() {
+    let dir = tempdir();
+    let env = start(dir.path(), SMALL);
+    let (mut backend, reports) = open(&env, (0, 0..GROUPS), None, &[]).unwrap();
+    for epoch in 1..40 {
+        backend.finish(epoch).unwrap();
+        let (reported, snapshot) = reports.try_recv().unwrap();
+        let snapshot = snapshot.unwrap();
+        assert_eq!((reported, snapshot.files().count()), (epoch, 0));
+        backend.decided(epoch);
+    }
+    assert!(files(dir.path()).is_empty());
+    put(&mut backend, 40, 1, b"r");
+    let snapshot = finish(&mut backend, &reports, 40).unwrap();
+    assert_eq!(finish(&mut backend, &reports, 41).unwrap(), snapshot);
+    // An empty epoch right behind one under way names that one's delta.
+    put(&mut backend, 42, 1, b"r");
+    backend.finish(42).unwrap();
+    backend.finish(43).unwrap();
+    assert_eq!(reports.recv().unwrap().0, 42);
+    assert_eq!(reports.recv().unwrap().1.unwrap().deltas.len(), 2);
+}
+
+#[test]
+fn a_third_open_epoch_is_an_error() {
+    let dir = tempdir();
+    let env = start(dir.path(), SMALL);
+    let (mut backend, _reports) = open(&env, (0, 0..GROUPS), None, &[]).unwrap();
+    put(&mut backend, 1, 1, b"r");
+    put(&mut backend, 2, 1, b"r");
+    assert!(backend.put(3, |_| Ok(()), |_| Ok(())).is_err());
+    backend.finish(1).unwrap();
+    put(&mut backend, 3, 1, b"r");
+}
+
+/// A checkpoint with a base and deltas.
+fn checkpoint(dir: &Path) -> StateSnapshot {
+    let env = start(dir, SMALL);
+    let (mut backend, reports) = open(&env, (0, 0..GROUPS), None, &[]).unwrap();
+    for epoch in 1..=5 {
+        (0..20).for_each(|k| put(&mut backend, epoch, k, &[epoch as u8; 30]));
+        finish(&mut backend, &reports, epoch).unwrap();
+        backend.decided(epoch);
+        wait_for_fold(&backend);
+    }
+    let snapshot = finish(&mut backend, &reports, 6).unwrap();
+    assert!(snapshot.base.is_some() && !snapshot.deltas.is_empty());
+    env.shut_down();
+    snapshot
+}
+
+#[test]
+fn damage_is_refused_and_names_the_file() {
+    let dir = tempdir();
+    let snapshot = checkpoint(dir.path());
+    let env = start(dir.path(), SMALL);
+    let all: Vec<u16> = (0..20).collect();
+    // RocksDB's log of a base is empty.
+    for file in snapshot.files().filter(|f| f.bytes > 0) {
+        let path = dir.path().join(CHECKPOINTS).join(&file.path);
+        let good = std::fs::read(&path).unwrap();
+        let mut flipped = good.clone();
+        flipped[good.len() / 2] ^= 1;
+        for broken in [Some(&flipped[..]), Some(&good[1..]), None] {
+            std::fs::remove_file(&path).unwrap();
+            broken.iter().for_each(|bytes| std::fs::write(&path, bytes).unwrap());
+            for groups in [0..GROUPS, 0..2] {
+                let opened = open(&env, (0, groups.clone()), Some(6), std::slice::from_ref(&snapshot));
+                // A block of a sorted file is verified when it is read.
+                let read = opened.and_then(|(mut b, _)| b.get_many(&keys(&all), |_, _, _| Ok(())));
+                match read {
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+                        let text = error.to_string();
+                        let name = file.path.rsplit('/').next().unwrap();
+                        assert!(text.contains(name) || text.contains("base-"), "{text} names no {name}");
+                    }
+                    Ok(()) => assert!(path.extension().is_some_and(|e| e == "sst"), "{path:?} {groups:?}"),
+                }
+                let _ = std::fs::remove_dir_all(dir.path().join(CHECKPOINTS).join(format!(
+                    "state/base-6-{}-count-0",
+                    env.shared.attempt
+                )));
+            }
+            std::fs::write(&path, &good).unwrap();
+        }
+    }
+    assert!(open(&env, (0, 0..GROUPS), Some(6), &[snapshot]).is_ok());
+}
+
+#[test]
+fn a_key_group_that_nobody_had_is_refused() {
+    let dir = tempdir();
+    let mut snapshot = checkpoint(dir.path());
+    snapshot.groups = 0..4;
+    let env = start(dir.path(), SMALL);
+    let error = open(&env, (0, 2..6), Some(6), &[snapshot]).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+}
+
+#[test]
+fn the_first_error_poisons_the_writer() {
+    let dir = tempdir();
+    let env = start(dir.path(), SMALL);
+    let (mut first, reports) = open(&env, (0, 0..4), None, &[]).unwrap();
+    let (mut second, others) = open(&env, (1, 4..8), None, &[]).unwrap();
+    let (state, away) = (dir.path().join("checkpoints/state"), dir.path().join("away"));
+    std::fs::rename(&state, &away).unwrap();
+    put(&mut first, 1, 1, b"r");
+    assert_eq!(finish(&mut first, &reports, 1).unwrap_err().kind(), ErrorKind::Io);
+    std::fs::rename(&away, &state).unwrap();
+    put(&mut second, 1, 5, b"r");
+    assert_eq!(finish(&mut second, &others, 1).unwrap_err().kind(), ErrorKind::Io);
+    assert!(files(dir.path()).is_empty());
+}
+
+#[test]
+fn a_failed_fold_fails_the_next_epoch() {
+    let dir = tempdir();
+    let env = start(dir.path(), SMALL);
+    let (mut backend, reports) = open(&env, (0, 0..GROUPS), None, &[]).unwrap();
+    for epoch in 1..=3 {
+        put(&mut backend, epoch, 1, b"r");
+        finish(&mut backend, &reports, epoch).unwrap();
+    }
+    for path in files(dir.path()).into_keys() {
+        std::fs::write(path, b"gone").unwrap();
+    }
+    backend.decided(3);
+    wait_for_fold(&backend);
+    let error = backend.finish(4).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("delta-1-"), "{error}");
+}
+
+#[test]
+fn after_shut_down_there_are_errors_and_no_scratch() {
+    let dir = tempdir();
+    let env = start(dir.path(), SMALL);
+    let (mut backend, _reports) = open(&env, (0, 0..GROUPS), None, &[]).unwrap();
+    backend.spill(1, &key(1), b"r").unwrap();
+    assert_eq!(get(&mut backend, &[1, 2]).len(), 1);
+    put(&mut backend, 1, 1, b"r");
+    env.shut_down();
+    env.shut_down();
+    assert!(backend.finish(1).is_err());
+    drop(backend);
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, [CHECKPOINTS]);
+    std::fs::create_dir_all(dir.path().join("live-dead/x")).unwrap();
+    drop(start(dir.path(), SMALL));
+    assert!(!dir.path().join("live-dead").exists());
+}
+
+/// State of many times the budget, in four subtasks: written, spilled, folded, read back, rescaled.
+#[test]
+fn much_state_with_a_small_budget() {
+    const KEYS: u32 = 200_000;
+    let wide = |k: u32| [&[0, 1, 0, (k % GROUPS) as u8][..], &k.to_be_bytes()].concat();
+    let row = |k: u32| [k.to_le_bytes(); 25].concat();
+    let dir = tempdir();
+    let limits = Limits { chunk_bytes: 4 << 20, ..SMALL };
+    let env = start(dir.path(), limits);
+    let (mut backend, reports) = open(&env, (0, 0..GROUPS), None, &[]).unwrap();
+    for epoch in 1..=4 {
+        for k in (0..KEYS).filter(|k| k % 4 == epoch as u32 - 1 || k % 1000 == 0) {
+            backend.put(epoch, |into| Ok(into.extend(wide(k))), |into| Ok(into.extend(row(k)))).unwrap();
+            backend.spill(epoch, &wide(k), &row(k)).unwrap();
+        }
+        finish(&mut backend, &reports, epoch).unwrap();
+        backend.decided(epoch);
+    }
+    wait_for_fold(&backend);
+    let all_there = |backend: &mut Backend, groups: Range<u32>| {
+        let mut keys = Keys::default();
+        let mut count = 0;
+        for start in (0..KEYS).step_by(1000) {
+            let of: Vec<_> = (start..start + 1000).filter(|k| groups.contains(&(k % GROUPS))).collect();
+            keys.clear();
+            of.iter().for_each(|k| keys.push(|into| Ok(into.extend(wide(*k)))).unwrap());
+            let found = |i: usize, _, bytes: &[u8]| {
+                count += 1;
+                assert_eq!(bytes, row(of[i]));
+                Ok(())
+            };
+            backend.get_many(&keys, found).unwrap();
+        }
+        assert_eq!(count, KEYS * groups.len() as u32 / GROUPS);
+    };
+    all_there(&mut backend, 0..GROUPS);
+    let snapshot = finish(&mut backend, &reports, 5).unwrap();
+    env.shut_down();
+    drop(backend);
+    let env = start(dir.path(), limits);
+    let parts: Vec<_> = [0..2, 2..4, 4..6, 6..8].into_iter().enumerate().collect();
+    let parts: Vec<_> = parts.into_iter().map(|(i, groups)| {
+        let (mut backend, reports) = open(&env, (i, groups.clone()), Some(5), std::slice::from_ref(&snapshot)).unwrap();
+        all_there(&mut backend, groups);
+        let part = finish(&mut backend, &reports, 6).unwrap();
+        assert!(part.deltas.is_empty() && part.base.as_ref().is_some_and(|b| b.epoch == 5));
+        part
+    }).collect();
+    env.shut_down();
+    let env = start(dir.path(), limits);
+    let (mut backend, _) = open(&env, (0, 0..GROUPS), Some(6), &parts).unwrap();
+    all_there(&mut backend, 0..GROUPS);
+}
