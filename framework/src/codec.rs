@@ -230,7 +230,7 @@ fn widen_len(place: usize, len: usize, into: &mut Vec<u8>) {
 
 /// One field of a row, as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Field<'a> {
+pub struct Field<'a> {
     /// The field's number in the manifest.
     pub(crate) id: u32,
     /// How the payload is written.

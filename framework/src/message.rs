@@ -1,4 +1,4 @@
-//! What subtasks send each other, and the numbers checkpoints have. How it travels is in `runtime/inbox.rs`.
+//! What subtasks send each other, and the numbers checkpoints have. How it travels is in `subtask/inbox.rs`.
 
 use crate::Batch;
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,5 @@
-//! What is generated, and what is said of mistakes, as text. That it compiles is shown by the operators that use it, and
-//! where the compiler's own errors point by the goldens of the workspace.
+//! What is generated, and what is said of mistakes, as text. That it compiles is shown by the operators that use it,
+//! and where the compiler's own errors point by the goldens of the workspace.
 
 use super::*;
 
@@ -26,7 +26,11 @@ fn mistake(attribute: &str) -> String {
 #[test]
 fn fields_keep_their_order_and_take_names_and_versions() {
     let text = expand(
-        "struct Row { small: ValueState<u64>, #[state(name = \"last-1.x\", version = 3)] last: ValueState<A>, r#type: B }",
+        "struct Row {
+            small: ValueState<u64>,
+            #[state(name = \"last-1.x\", version = 3)] last: ValueState<A>,
+            r#type: B,
+        }",
     );
     for part in [
         "impl::root::state::StateforRow",

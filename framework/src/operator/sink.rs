@@ -5,6 +5,16 @@
 //!
 //! * before the decision: what was written must never become visible. The next attempt calls [`Sink::clean`].
 //! * after it: the next attempt calls `commit` with the same committable, on a writer of its own, perhaps once more.
+//!
+//! Of one subtask epochs are prepared and committed in order, and one is committed before the next is prepared. What an
+//! attempt calls, in order:
+//!
+//! 1. [`inspect`](Sink::inspect), once, also at the very first start.
+//! 2. If the restored checkpoint has committables: [`open`](Sink::open) with subtask 0, and `commit` with each of them,
+//!    of all subtasks. That writer is dropped.
+//! 3. [`clean`](Sink::clean), once. When the job goes back to an older checkpoint it comes later, after the first commit.
+//! 4. [`open`](Sink::open) in each subtask; then `write`, `prepare` and `commit` as said. Nothing is called at the end:
+//!    what is not committed by then is over, and a writer that is dropped must leave no harm.
 
 use crate::operator::DecisionLog;
 use crate::{Attempt, Batch, BoxError, Data, Epoch};
@@ -22,8 +32,8 @@ pub trait Sink<T>: Send + Sync + 'static {
     /// Writes for one subtask.
     type Writer: SinkWriter<T>;
 
-    /// Opens the writer of one subtask. Called once per subtask and attempt, on the thread it stays on, after
-    /// [`inspect`](Sink::inspect) and before any record flows.
+    /// Opens the writer of one subtask, on the thread it stays on, after [`inspect`](Sink::inspect) and before any record
+    /// flows. One more is opened at recovery if there is something to commit.
     ///
     /// # Errors
     /// Ends the attempt.
@@ -41,8 +51,8 @@ pub trait Sink<T>: Send + Sync + 'static {
         false
     }
 
-    /// At recovery, before anything is decided: lists what earlier attempts left, and makes the listed names durable.
-    /// Writes nothing else. Sinks that show epochs as they are committed say which is the newest, so that a job
+    /// At recovery, before anything is decided: lists what earlier attempts left, and makes the listed names durable
+    /// (an fsync of the directory). Changes nothing else: the recovery may be refused. Sinks that show epochs as they are committed say which is the newest, so that a job
     /// directory older than its output is noticed; at least once sinks give the default.
     ///
     /// # Errors
@@ -81,7 +91,8 @@ pub trait SinkWriter<T>: 'static {
     async fn prepare(&mut self, epoch: Epoch) -> Result<Option<Self::Committable>, BoxError>;
 
     /// Makes a prepared epoch visible, and that durable. Must be idempotent: it may be called again after a crash, with a
-    /// committable of another writer or of another attempt; what is missing has been committed before.
+    /// committable of another writer or of another attempt; what is missing has been committed before. So the
+    /// committable has to say what it is, by epoch, subtask and attempt, and whose it is, not who commits it.
     ///
     /// # Errors
     /// Ends the attempt; the next one commits again.

@@ -32,7 +32,9 @@ pub trait Source: Send + Sync + 'static {
     /// restart policy.
     async fn splits(&self, known: &[SplitOf<Self>]) -> Result<Vec<SplitOf<Self>>, BoxError>;
 
-    /// Opens the reader of one subtask, without splits. Called once per subtask and attempt, on the thread it stays on.
+    /// Opens the reader of one subtask, without splits. Called once per subtask and attempt, on the thread it stays on,
+    /// also in subtasks that will be dealt no split: the first [`poll`](SourceReader::poll) of those says
+    /// [`Polled::Finished`].
     ///
     /// # Errors
     /// As for [`splits`](Source::splits).
@@ -62,7 +64,8 @@ pub trait SourceReader: 'static {
     async fn assign(&mut self, split: Self::Split, from: Option<Self::Offset>) -> Result<Self::Offset, BoxError>;
 
     /// Waits until [`poll`](SourceReader::poll) may bring something. Takes nothing, for the runtime drops the future
-    /// whenever something else is to be done.
+    /// whenever something else is to be done, and calls it anew. There is no error to give: return, and let `poll` say
+    /// what is wrong.
     async fn ready(&mut self);
 
     /// Hands out records that are there, of one split, at most [`room`](SplitBatch::room). Never waits.
@@ -71,7 +74,8 @@ pub trait SourceReader: 'static {
     /// Ends the attempt. A record that cannot be decoded is an error that says where.
     fn poll(&mut self, out: &mut SplitBatch<Self::Record, Self::Split>) -> Result<Polled, BoxError>;
 
-    /// The offset of the next record that `poll` will hand out of this split.
+    /// The offset of the next record that `poll` will hand out of this split. Asked for at each barrier, of every split
+    /// that was assigned, those that have been read to their end included.
     ///
     /// # Errors
     /// Ends the attempt.

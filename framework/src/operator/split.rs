@@ -43,13 +43,14 @@ pub trait SplitReader: 'static {
 
     /// Waits until there is something and appends it, about a thousand records at most. [`Polled::AtEnd`] says that the
     /// split has been read to its end for now; the next call may wait for long. After [`Polled::Finished`] it is not
-    /// called again.
+    /// called again. What it appends together with either of them counts, and appending nothing is allowed.
     ///
     /// # Errors
     /// Ends the attempt.
     async fn next_batch(&mut self, out: &mut Vec<Self::Record>) -> Result<Polled, BoxError>;
 
-    /// Where a new reader must start so that it goes on after the last record that was handed out.
+    /// Where a new reader must start so that it goes on after the last record that was appended. Asked for when the
+    /// reader has just been opened, and after each `next_batch`; never while one is under way.
     fn offset(&self) -> Self::Offset;
 }
 
@@ -64,6 +65,7 @@ impl<S: SplitSource> BySplit<S> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: SplitSource> Source for BySplit<S> {
     type Reader = SplitReaders<S>;
     async fn splits(&self, known: &[S::Split]) -> Result<Vec<S::Split>, BoxError> {

@@ -136,6 +136,7 @@ closures!(
     Inspect
 );
 
+#[diagnostic::do_not_recommend]
 impl<T, U: Send + 'static, F: Fn(T) -> U + Send + Sync + 'static> Step<T> for Map<F> {
     type Out = U;
     #[inline(always)]
@@ -143,6 +144,7 @@ impl<T, U: Send + 'static, F: Fn(T) -> U + Send + Sync + 'static> Step<T> for Ma
         out.emit(Record { value: (self.0)(r.value), time: r.time });
     }
 }
+#[diagnostic::do_not_recommend]
 impl<T, U: Send + 'static, F: Fn(T) -> Result<U, BoxError> + Send + Sync + 'static> Step<T> for TryMap<F> {
     type Out = U;
     #[inline(always)]
@@ -153,6 +155,7 @@ impl<T, U: Send + 'static, F: Fn(T) -> Result<U, BoxError> + Send + Sync + 'stat
         }
     }
 }
+#[diagnostic::do_not_recommend]
 impl<T: Send + 'static, F: Fn(&T) -> bool + Send + Sync + 'static> Step<T> for Filter<F> {
     type Out = T;
     #[inline(always)]
@@ -162,6 +165,7 @@ impl<T: Send + 'static, F: Fn(&T) -> bool + Send + Sync + 'static> Step<T> for F
         }
     }
 }
+#[diagnostic::do_not_recommend]
 impl<T, U: Send + 'static, F: Fn(T) -> Option<U> + Send + Sync + 'static> Step<T> for FilterMap<F> {
     type Out = U;
     #[inline(always)]
@@ -171,6 +175,7 @@ impl<T, U: Send + 'static, F: Fn(T) -> Option<U> + Send + Sync + 'static> Step<T
         }
     }
 }
+#[diagnostic::do_not_recommend]
 impl<T, I, F> Step<T> for FlatMap<F>
 where
     I: IntoIterator<Item: Send + 'static>,
@@ -184,6 +189,7 @@ where
         }
     }
 }
+#[diagnostic::do_not_recommend]
 impl<T: Send + 'static, F: Fn(&T) + Send + Sync + 'static> Step<T> for Inspect<F> {
     type Out = T;
     #[inline(always)]
@@ -213,6 +219,7 @@ impl<F, U> fmt::Debug for FlatMapInto<F, U> {
         f.write_str("FlatMapInto")
     }
 }
+#[diagnostic::do_not_recommend]
 impl<T, U: Send + 'static, F: Fn(T, &mut Vec<U>) + Send + Sync + 'static> Step<T> for FlatMapInto<F, U> {
     type Out = U;
     #[inline(always)]

@@ -40,6 +40,7 @@ pub(crate) struct Session {
 pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Error> {
     let (job, store) = (&session.job, &session.store);
     let plan = job.plan()?;
+    directory_decides(&plan)?;
     let attempt = Attempt::draw();
     let recovered = recovery::recover_job(store, &plan, attempt, order).await?;
     let restored = recovered.manifest.as_ref().map(|m| m.epoch);
@@ -59,6 +60,19 @@ pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Erro
         }
     }
     done
+}
+
+/// Sinks with a decision log of their own are part of the contract; recovering from one is not built yet.
+fn directory_decides(plan: &Plan) -> Result<(), Error> {
+    for node in &plan.graph.nodes {
+        if let Kind::Sink(sink) = &node.kind
+            && sink.decides().is_some()
+        {
+            let text = format!("the {} at {} decides checkpoints itself, which this version cannot recover from", node.label(), node.site);
+            return Err(Error::new(ErrorKind::Topology, text));
+        }
+    }
+    Ok(())
 }
 
 /// All splits of each source, those the checkpoint knows and those that are new, dealt to its subtasks.
@@ -246,7 +260,7 @@ impl<'a> Running<'a> {
     /// What a report means to the coordinator.
     fn take(&mut self, report: Report) -> Option<Event> {
         match report {
-            Report::Ready(_) => {
+            Report::Ready => {
                 self.missing -= 1;
                 (self.missing == 0).then_some(Event::Ready)
             }
@@ -326,8 +340,9 @@ impl<'a> Running<'a> {
         match self.log.commit(&progress).await {
             Decided::Committed => {
                 let taken = self.session.control.decided(epoch);
-                let (took, pause) = (clock::millis(taken.took), taken.pause.as_micros() as u64);
-                tracing::debug!(epoch, took_ms = took, pause_us = pause, "checkpoint decided");
+                let [took_us, pause_us, alignment_us] =
+                    [taken.took, taken.pause, taken.alignment].map(|d| d.as_micros() as u64);
+                tracing::debug!(epoch, took_us, pause_us, alignment_us, "checkpoint decided");
                 self.answers.push_back(Event::Decided { epoch });
                 Ok(())
             }

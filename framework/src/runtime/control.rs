@@ -118,11 +118,6 @@ impl Control {
         *state = State { status: Status { restored, ..status }, sources, sinks, all, since: None };
     }
 
-    /// Records that the present attempt's sources have read.
-    pub(crate) fn read(&self) -> u64 {
-        sum(&self.state().sources, |c| c.records_in.load(Ordering::Relaxed))
-    }
-
     /// The barrier of a checkpoint is sent.
     pub(crate) fn barrier(&self) {
         self.state().since = Some(clock::now());

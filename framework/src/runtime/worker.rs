@@ -149,7 +149,7 @@ impl Assemble for Assembly<'_> {
             restored: shared.restored,
             report,
         })?;
-        cx.reports.send(Report::Ready(participant));
+        cx.reports.send(Report::Ready);
         Ok(StateContext {
             backend,
             layout: RowLayout::new(states),

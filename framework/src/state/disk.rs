@@ -1,5 +1,5 @@
 //! The state backend on RocksDB: what an operator's worker calls. What its calls mean is in `backend.rs`; how the threads
-//! behind it work is in `writer.rs` and `fold.rs`, what they share in `store.rs`.
+//! behind it work is in `writer.rs`, `syncer.rs` and `fold.rs`, what they share in `store.rs`.
 //!
 //! Memory of a process: the budget (see `rocks.rs`), a piece buffer of 256 KiB per subtask with a delta open (two while a
 //! barrier is copied), 16 MiB of pieces under way and as many at most in the pool, and the chunk of one fold, 64 MiB and
@@ -14,19 +14,20 @@ use super::restore;
 use super::rocks::Tuning;
 use super::spill;
 use super::store::{Limits, Shared, Store, lock, sync_directory};
+use super::syncer::{self, SYNCERS};
 use super::writer::{Job, Pool, QUEUE, Writer};
 use crate::{Attempt, Epoch, Error, ErrorKind, spawn};
 use rocksdb::WriteBatch;
 use std::path::Path;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 /// Spilled rows are written to RocksDB together, at the latest when they have this many bytes.
 const SPILL_BATCH_BYTES: usize = 256 << 10;
 
-/// What the subtasks of one attempt share: settings, the thread that writes deltas, and the one that folds.
+/// What the subtasks of one attempt share: settings, and the threads that write deltas and that fold.
 pub(crate) struct StateEnv {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
@@ -37,7 +38,7 @@ pub(crate) struct StateEnv {
 }
 
 impl StateEnv {
-    /// Makes the directories `live-<attempt>` and `checkpoints/state` below `data_dir`, and starts both threads.
+    /// Makes the directories `live-<attempt>` and `checkpoints/state` below `data_dir`, and starts the threads.
     /// Directories of dead attempts' live state are removed: the job's lock must be held, and every earlier attempt of this
     /// process be over. `budget_bytes` bounds what RocksDB keeps in memory.
     ///
@@ -57,16 +58,38 @@ impl StateEnv {
         sync_directory(&checkpoints)?;
         sync_directory(dir)?;
         let tuning = Arc::new(Tuning::new(budget_bytes)?);
-        let shared = Arc::new(Shared { attempt, limits, tuning, checkpoints, live, stopped: false.into() });
-        let pool = Arc::new(Pool::default());
+        let shared = Arc::new(Shared {
+            attempt,
+            limits,
+            tuning,
+            checkpoints,
+            live,
+            stopped: false.into(),
+            poison: Default::default(),
+            stores: Default::default(),
+        });
         let (deltas, delta_jobs) = sync_channel(QUEUE);
         let (folds, fold_jobs) = channel();
-        let writer = Writer::new(Arc::clone(&shared), Arc::clone(&pool));
-        let writing = spawn::thread("millstream-delta", move || writer.run(&delta_jobs))?;
-        let env = Self { shared: Arc::clone(&shared), pool, deltas, folds, threads: Mutex::new(vec![writing]) };
-        let folding = spawn::thread("millstream-fold", move || fold::run(&shared, &fold_jobs))?;
-        lock(&env.threads).push(folding);
+        let (pool, threads) = Default::default();
+        let env = Self { shared, pool, deltas, folds, threads };
+        env.start_threads(delta_jobs, fold_jobs)?;
         Ok(Arc::new(env))
+    }
+
+    fn start_threads(&self, deltas: Receiver<Job>, folds: Receiver<Option<Arc<Store>>>) -> Result<(), Error> {
+        let mut threads = lock(&self.threads);
+        let mut syncers = Vec::new();
+        for i in 0..SYNCERS {
+            let (to, finished) = sync_channel(QUEUE);
+            let shared = Arc::clone(&self.shared);
+            threads.push(spawn::thread(format!("millstream-sync-{i}"), move || syncer::run(&shared, &finished))?);
+            syncers.push(to);
+        }
+        let writer = Writer::new(Arc::clone(&self.shared), Arc::clone(&self.pool), syncers);
+        threads.push(spawn::thread("millstream-delta", move || writer.run(&deltas))?);
+        let shared = Arc::clone(&self.shared);
+        threads.push(spawn::thread("millstream-fold", move || fold::run(&shared, &folds))?);
+        Ok(())
     }
 
     /// The backend of one operator's subtask, restored. A fresh one touches no disk.
@@ -92,7 +115,7 @@ impl StateEnv {
         })
     }
 
-    /// Ends and joins both threads; what they have not done is left undone. Backends that are still there get errors.
+    /// Ends and joins the threads; what they have not done is left undone. Backends that are still there get errors.
     /// Again: nothing.
     pub(crate) fn shut_down(&self) {
         self.shared.stopped.store(true, Relaxed);
@@ -179,12 +202,14 @@ impl Backend {
             [] => Ok(()),
             row => found(index, epoch, row),
         })?;
-        // Asked for after `spill`, as the argument in `spill.rs` demands.
-        match store.base.get() {
-            Some(base) if !wanted.is_empty() => {
-                base.get_many(keys, wanted, |index, row| found(index, 0, row).map(|()| true))
-            }
-            _ => Ok(()),
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        // After `spill`, as the argument there demands, and in this order, for a fold makes the second, then closes the first.
+        let restored = lock(&store.restored);
+        match restored.as_ref().or_else(|| store.base.get()) {
+            Some(base) => base.get_many(keys, wanted, |index, row| found(index, 0, row).map(|()| true)),
+            None => Ok(()),
         }
     }
 

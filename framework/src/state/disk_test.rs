@@ -16,7 +16,7 @@ type Reports = Receiver<(Epoch, Result<StateSnapshot, Error>)>;
 const GROUPS: u32 = 8;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Folds after every third delta, in chunks of a few entries.
-const SMALL: Limits = Limits { deltas: 3, bytes: 4000, chunk_bytes: 1000 };
+const SMALL: Limits = Limits { deltas: 3, bytes: 4000, chunk_bytes: 1000, keep_bytes: 500 };
 
 /// In memory where that can be had: hundreds of fsyncs prove nothing here.
 fn tempdir() -> tempfile::TempDir {

@@ -60,11 +60,17 @@ fn fold(store: &Store) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes an instance if there is none.
+/// Makes the instance if this is the first fold: of the restored base, or an empty one. Reads go there from here on.
 fn open_base(store: &Store) -> Result<&Rocks, Error> {
     if store.base.get().is_none() {
-        let rocks = Rocks::open(&store.shared.tuning, &store.scratch.0.join("base"))?;
-        let _ = store.base.set(rocks);
+        let path = store.scratch.0.join("base");
+        let chain = lock(&store.chain).clone();
+        if let Some(base) = &chain.base {
+            base::link(&store.shared.checkpoints, base, &path)?;
+        }
+        let _ = store.base.set(Rocks::open(&store.shared.tuning, &path)?);
+        let restored = lock(&store.restored).take();
+        restored.into_iter().for_each(Rocks::destroy);
     }
     store.base.get().ok_or_else(|| Error::new(ErrorKind::Io, "base is not open"))
 }

@@ -76,7 +76,7 @@ pub trait Handle: 'static {
     fn save(&self, id: u32, version: u32, into: &mut Vec<u8>) -> Result<(), CodecError>;
     /// Reads what `save` wrote into the envelope.
     #[doc(hidden)]
-    fn load(&mut self, payload: &[u8]) -> Result<(), CodecError>;
+    fn load(&mut self, field: &codec::Field<'_>) -> Result<(), CodecError>;
     #[doc(hidden)]
     fn shape() -> Shape
     where
@@ -149,8 +149,8 @@ impl<V: Data> Handle for ValueState<V> {
             None => Ok(()),
         }
     }
-    fn load(&mut self, payload: &[u8]) -> Result<(), CodecError> {
-        self.0 = Some(codec::decode(payload)?);
+    fn load(&mut self, field: &codec::Field<'_>) -> Result<(), CodecError> {
+        self.0 = Some(field.value()?);
         Ok(())
     }
     fn shape() -> Shape {

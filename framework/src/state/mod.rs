@@ -32,11 +32,15 @@ mod rocks;
 mod row;
 pub(crate) mod snapshot;
 #[cfg(feature = "rocksdb")]
+mod sorted;
+#[cfg(feature = "rocksdb")]
 mod sorter;
 #[cfg(feature = "rocksdb")]
 mod spill;
 #[cfg(feature = "rocksdb")]
 mod store;
+#[cfg(feature = "rocksdb")]
+mod syncer;
 pub(crate) mod table;
 #[cfg(feature = "rocksdb")]
 mod writer;

@@ -18,6 +18,7 @@ use super::base;
 use super::delta::{self, damaged};
 use super::rocks::{Rocks, failed};
 use super::snapshot::StateSnapshot;
+use super::sorted::Sorted;
 use super::sorter::{Gone, Run, Sorter};
 use super::spill::{self, Spill};
 use super::store::{Chain, Scratch, Shared, Store, lock};
@@ -25,7 +26,7 @@ use crate::{Epoch, Error};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,6 +49,7 @@ pub(super) fn open(shared: &Arc<Shared>, spec: &OpenSpec) -> Result<Store, Error
         std::fs::create_dir_all(&scratch).map_err(|e| Error::io(e, "make the directory", &scratch))?;
     }
     let store = Store {
+        id: shared.stores.fetch_add(1, Relaxed),
         shared: Arc::clone(shared),
         operator: spec.operator.clone(),
         subtask: spec.subtask,
@@ -60,6 +62,7 @@ pub(super) fn open(shared: &Arc<Shared>, spec: &OpenSpec) -> Result<Store, Error
         unreported: Default::default(),
         failure: Default::default(),
         base: Default::default(),
+        restored: Default::default(),
         spill: Spill::new(Arc::clone(&shared.tuning), &scratch),
         checksums: Default::default(),
         scratch: Scratch(scratch),
@@ -101,23 +104,41 @@ fn chunk_bytes(shared: &Shared) -> usize {
 fn link(store: &Store, snapshot: &StateSnapshot) -> Result<(), Error> {
     let shared = &store.shared;
     if let Some(base) = &snapshot.base {
-        let path = store.scratch.0.join("base");
+        let path = store.scratch.0.join("restored");
         base::link(&shared.checkpoints, base, &path)?;
         base::keep_checksums(store, &base.files);
-        let _ = store.base.set(Rocks::open(&shared.tuning, &path)?);
+        *lock(&store.restored) = Some(Rocks::open_read_only(&shared.tuning, &path)?);
         store.folded.store(base.epoch, SeqCst);
     }
     if let Some(last) = snapshot.deltas.last() {
-        store.spill.load(last.epoch, |tuning, rocks| {
-            let mut sorter = Sorter::new(tuning, rocks, Gone::Keep, chunk_bytes(shared));
-            for delta in &snapshot.deltas {
-                let epoch = spill::head(delta.epoch);
-                delta::read(&shared.checkpoints, &store.operator, delta, |key, row| sorter.push(key, &epoch, row))?;
-            }
-            sorter.flush()
-        })?;
+        let bytes: u64 = snapshot.deltas.iter().map(|d| d.file.bytes).sum();
+        if bytes <= shared.limits.keep_bytes {
+            let mut rows = Sorted::default();
+            read_deltas(store, snapshot, |key, head, row| Ok(rows.push(key, head, row)))?;
+            rows.sort();
+            store.spill.keep(last.epoch, rows);
+        } else {
+            store.spill.load(last.epoch, |tuning, rocks| {
+                let mut sorter = Sorter::new(tuning, rocks, Gone::Keep, chunk_bytes(shared));
+                read_deltas(store, snapshot, |key, head, row| sorter.push(key, head, row))?;
+                sorter.flush()
+            })?;
+        }
     }
     *lock(&store.chain) = Chain { base: snapshot.base.clone(), deltas: snapshot.deltas.clone() };
+    Ok(())
+}
+
+/// Shows key, head of the value and row of each entry, oldest delta first.
+fn read_deltas(
+    store: &Store,
+    snapshot: &StateSnapshot,
+    mut each: impl FnMut(&[u8], &[u8], &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for delta in &snapshot.deltas {
+        let head = spill::head(delta.epoch);
+        delta::read(&store.shared.checkpoints, &store.operator, delta, |key, row| each(key, &head, row))?;
+    }
     Ok(())
 }
 

@@ -120,7 +120,7 @@ impl RowLayout {
             let Some(index) = self.index.get(&field.id) else {
                 return Err(CodecError::UnknownField { id: field.id });
             };
-            let mut load = Load { index: *index, payload: field.payload, result: Ok(()) };
+            let mut load = Load { index: *index, field: &field, result: Ok(()) };
             row.visit_mut(&mut load);
             load.result?;
         }
@@ -159,13 +159,13 @@ impl Visitor for Save<'_> {
 
 struct Load<'a> {
     index: usize,
-    payload: &'a [u8],
+    field: &'a codec::Field<'a>,
     result: Result<(), CodecError>,
 }
 impl VisitorMut for Load<'_> {
     fn field<H: Handle>(&mut self, index: usize, handle: &mut H) {
         if index == self.index {
-            self.result = handle.load(self.payload);
+            self.result = handle.load(self.field);
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! A generation is an instance of RocksDB of its own, made when the first row comes and removed, directory and all, when a
 //! fold has caught up with its newest row: so nothing is ever deleted from it, base checkpoints hold none of it, and an
-//! operator whose rows fit the table has none. A value is `[epoch u64 BE][row]`, the epoch being the one that last changed
+//! operator whose rows fit the table has none. What a restore loads from deltas is a generation, too. A value is `[epoch u64 BE][row]`, the epoch being the one that last changed
 //! the row; no row bytes say that the row is gone. Nothing in here survives the attempt.
 //!
 //! # Why reads need no lock against folds
@@ -26,6 +26,7 @@
 
 use super::backend::Keys;
 use super::rocks::{Rocks, Tuning};
+use super::sorted::Sorted;
 use super::store::lock;
 use crate::{Epoch, Error};
 use rocksdb::WriteBatch;
@@ -49,9 +50,42 @@ struct Live {
 }
 
 struct Generation {
-    rocks: Rocks,
+    rows: Rows,
     /// The newest epoch of its entries; 0 if it has none.
     newest: Epoch,
+}
+
+/// Where the rows of a generation are.
+enum Rows {
+    Disk(Rocks),
+    /// A few restored ones, for an instance takes some fsyncs to make. Nothing is added to them.
+    Memory(Sorted),
+}
+
+impl Rows {
+    fn get_many(
+        &self,
+        keys: &Keys,
+        wanted: &mut Vec<usize>,
+        mut hit: impl FnMut(usize, &[u8]) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let rows = match self {
+            Self::Disk(rocks) => return rocks.get_many(keys, wanted, hit),
+            Self::Memory(rows) => rows,
+        };
+        let mut result = Ok(());
+        wanted.retain(|index| match rows.get(keys.get(*index)) {
+            Some(value) if result.is_ok() => {
+                let answered = hit(*index, value);
+                !answered.unwrap_or_else(|error| {
+                    result = Err(error);
+                    false
+                })
+            }
+            _ => true,
+        });
+        result
+    }
 }
 
 /// What stands before the row in a value.
@@ -70,9 +104,13 @@ impl Spill {
         Self { tuning, directory: directory.into(), live: Mutex::default() }
     }
 
+    fn path(&self, number: u64) -> PathBuf {
+        self.directory.join(format!("spill-{number}"))
+    }
+
     fn open(&self, number: u64) -> Result<Generation, Error> {
-        let rocks = Rocks::open(&self.tuning, &self.directory.join(format!("spill-{number}")))?;
-        Ok(Generation { rocks, newest: 0 })
+        let rocks = Rocks::open(&self.tuning, &self.path(number))?;
+        Ok(Generation { rows: Rows::Disk(rocks), newest: 0 })
     }
 
     /// Applies `batch`, whose newest epoch is `newest`, to the newest generation.
@@ -81,19 +119,24 @@ impl Spill {
     /// When the disk fails.
     pub(super) fn write(&self, batch: WriteBatch, newest: Epoch) -> Result<(), Error> {
         let mut live = lock(&self.live);
-        if live.generations.is_empty() {
+        if !matches!(live.generations.last(), Some(Generation { rows: Rows::Disk(_), .. })) {
             let generation = self.open(live.begun)?;
             live.begun += 1;
             live.generations.push(generation);
         }
-        let Some(generation) = live.generations.last_mut() else {
-            return Ok(());
-        };
-        generation.newest = generation.newest.max(newest);
-        generation.rocks.write(&self.tuning, batch)
+        if let Some(Generation { rows: Rows::Disk(rocks), newest: until }) = live.generations.last_mut() {
+            *until = newest.max(*until);
+            rocks.write(&self.tuning, batch)?;
+        }
+        Ok(())
     }
 
-    /// Makes a generation of what `fill` puts into an instance; `newest` is the newest epoch of that.
+    /// Makes a generation of restored rows, whose newest epoch is `newest`. They stay in memory.
+    pub(super) fn keep(&self, newest: Epoch, rows: Sorted) {
+        lock(&self.live).generations.push(Generation { rows: Rows::Memory(rows), newest });
+    }
+
+    /// Makes a generation of what `fill` puts into an instance, whose newest epoch is `newest`.
     ///
     /// # Errors
     /// When the disk fails; what `fill` returns.
@@ -103,25 +146,24 @@ impl Spill {
         fill: impl FnOnce(&Tuning, &Rocks) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut live = lock(&self.live);
-        let mut generation = self.open(live.begun)?;
-        generation.newest = newest;
-        fill(&self.tuning, &generation.rocks)?;
+        let rocks = Rocks::open(&self.tuning, &self.path(live.begun))?;
+        fill(&self.tuning, &rocks)?;
         live.begun += 1;
-        live.generations.push(generation);
+        live.generations.push(Generation { rows: Rows::Disk(rocks), newest });
         Ok(())
     }
 
-    /// Begins a new generation, unless the newest one is still empty or there is none. Called by one thread.
+    /// Begins a new generation, unless there is none that is written to, or it is still empty. Called by one thread.
     ///
     /// # Errors
     /// When the disk fails.
     pub(super) fn begin(&self) -> Result<(), Error> {
         let number = {
             let mut live = lock(&self.live);
-            if live.generations.last().is_none_or(|g| g.newest == 0) {
-                return Ok(());
+            match live.generations.last() {
+                Some(Generation { rows: Rows::Disk(_), newest: 1.. }) => live.begun += 1,
+                _ => return Ok(()),
             }
-            live.begun += 1;
             live.begun - 1
         };
         // Takes milliseconds, in which the worker goes on.
@@ -134,14 +176,16 @@ impl Spill {
     pub(super) fn drop_until(&self, folded: Epoch) {
         let dead: Vec<Generation> = {
             let mut live = lock(&self.live);
-            let Some(current) = live.generations.pop() else {
-                return;
-            };
+            let current = live.generations.pop_if(|g| matches!(g.rows, Rows::Disk(_)));
             let dead = live.generations.extract_if(.., |g| g.newest <= folded).collect();
-            live.generations.push(current);
+            live.generations.extend(current);
             dead
         };
-        dead.into_iter().for_each(|g| g.rocks.destroy());
+        for generation in dead {
+            if let Rows::Disk(rocks) = generation.rows {
+                rocks.destroy();
+            }
+        }
     }
 
     /// Looks up keys as [`Rocks::get_many`] does, newest generation first. Entries of epochs `<= folded` do not count.
@@ -161,7 +205,7 @@ impl Spill {
             if wanted.is_empty() || generation.newest <= folded {
                 continue;
             }
-            generation.rocks.get_many(keys, wanted, |index, value| match split_value(value) {
+            generation.rows.get_many(keys, wanted, |index, value| match split_value(value) {
                 Some((epoch, row)) if epoch > folded => found(index, epoch, row).map(|()| true),
                 _ => Ok(false),
             })?;

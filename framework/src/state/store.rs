@@ -1,7 +1,7 @@
-//! What the threads that work on one subtask's state share: its worker (`disk.rs`), the thread that writes deltas
-//! (`writer.rs`) and the thread that folds (`fold.rs`). None of them waits for another here.
+//! What the threads that work on one subtask's state share: its worker (`disk.rs`), those that write deltas and make them
+//! durable (`writer.rs`, `syncer.rs`) and the one that folds (`fold.rs`). None of them waits for another here.
 //!
-//! The chain is what a snapshot says: a base and the deltas since. The writer adds deltas in the order of epochs, the fold
+//! The chain is what a snapshot says: a base and the deltas since. The syncer adds deltas in the order of epochs, the fold
 //! replaces the base and takes away the deltas it holds.
 
 use super::backend::Report;
@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The lock, also after a panic of another thread: what it guards is valid at each step.
@@ -37,10 +37,14 @@ pub(super) struct Limits {
     pub(super) bytes: u64,
     /// Entries that a fold sorts at a time: its share of memory, and the size of the files it adds to base.
     pub(super) chunk_bytes: usize,
+    /// Restored deltas of up to so many bytes stay in memory until a fold has them: making an instance for them takes some
+    /// fsyncs, and many subtasks with little state are to start quickly.
+    pub(super) keep_bytes: u64,
 }
 
 impl Limits {
-    pub(super) const PRODUCTION: Self = Self { deltas: 16, bytes: 64 << 20, chunk_bytes: 64 << 20 };
+    pub(super) const PRODUCTION: Self =
+        Self { deltas: 16, bytes: 64 << 20, chunk_bytes: 64 << 20, keep_bytes: 128 << 10 };
 }
 
 /// What all subtasks of an attempt share.
@@ -54,11 +58,20 @@ pub(super) struct Shared {
     pub(super) live: PathBuf,
     /// The attempt is over: leave work undone.
     pub(super) stopped: AtomicBool,
+    /// Why no delta is written any more.
+    pub(super) poison: OnceLock<(ErrorKind, String)>,
+    /// How many stores there have been.
+    pub(super) stores: AtomicUsize,
 }
 
 impl Shared {
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Relaxed)
+    }
+
+    /// Keeps the first error of writing deltas.
+    pub(super) fn poison(&self, error: &Error) {
+        let _ = self.poison.set((error.kind(), error.to_string()));
     }
 }
 
@@ -107,6 +120,8 @@ impl Drop for Scratch {
 
 /// The state of one subtask.
 pub(super) struct Store {
+    /// Its number in the attempt.
+    pub(super) id: usize,
     pub(super) shared: Arc<Shared>,
     pub(super) operator: String,
     pub(super) subtask: usize,
@@ -123,8 +138,10 @@ pub(super) struct Store {
     pub(super) unreported: AtomicU64,
     /// Why nothing more can be reported but this error.
     pub(super) failure: OnceLock<(ErrorKind, String)>,
-    /// Absent until there is something in it.
+    /// What a fold writes to, and then `folded` is about. Absent until the first one, unless the restore made it.
     pub(super) base: OnceLock<Rocks>,
+    /// The restored base, opened without writing, which takes no fsync. Gone when there is `base`; hence asked first.
+    pub(super) restored: Mutex<Option<Rocks>>,
     pub(super) spill: Spill,
     /// Checksums of base's files by name and length: a number is given once in an attempt.
     pub(super) checksums: Mutex<HashMap<(String, u64), String>>,
@@ -152,7 +169,7 @@ impl Store {
 
     /// The failure of a thread, if there was one.
     pub(super) fn failure(&self) -> Option<Error> {
-        self.failure.get().map(|(kind, text)| Error::new(*kind, text.clone()).at(self.place()))
+        self.failure.get().or_else(|| self.shared.poison.get()).map(|(kind, text)| Error::new(*kind, text.clone()).at(self.place()))
     }
 
     /// See the field.

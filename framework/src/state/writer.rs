@@ -1,27 +1,23 @@
-//! The thread that writes the delta files of all subtasks and makes them durable. The bytes are in `delta.rs`.
+//! The thread that writes the delta files of all subtasks. The bytes are in `delta.rs`; how files become durable and are
+//! reported is in `syncer.rs`.
 //!
-//! Per subtask and epoch:
-//!
-//! 1. Pieces come over one bounded channel; the first one makes the file. Buffers go back to a pool.
-//! 2. When the epoch is finished: the last piece, `sync_data`, and an fsync of the directory, for the name is new.
-//! 3. The delta joins the chain, and the subtask's callback is given the whole chain.
-//!
-//! The first error ends it: an fsync that failed is never tried again, for the kernel may have dropped what it could not
-//! write. From then on each finished epoch of each subtask is reported as failed.
+//! Pieces come over one bounded channel; the first one of an epoch makes the file, the last one sends it on. Buffers go back
+//! to a pool. The first error ends it: from then on each finished epoch of each subtask is reported as failed.
 //!
 //! Memory: at most `QUEUE` pieces under way, and as many in the pool. When the disk is slower than the subtasks encode,
 //! the queue is full and they wait.
 
 use super::delta::{self, PIECE_BYTES, Piece};
-use super::snapshot::{Delta, FileRef};
-use super::store::{Shared, Store, lock, sync_directory};
-use crate::{Epoch, Error, ErrorKind};
+use super::snapshot::FileRef;
+use super::store::{Shared, Store, lock};
+use super::syncer::Finished;
+use crate::{Epoch, Error};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::SeqCst;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -34,7 +30,7 @@ const BUFFER_BYTES_MAX: usize = 4 * PIECE_BYTES;
 pub(super) enum Job {
     /// Append a piece to the delta of an epoch.
     Piece(Arc<Store>, Epoch, Piece),
-    /// Append the last piece, make the delta durable, report. With the number of entries.
+    /// Append the last piece and send the delta on. With the number of entries.
     Finish(Arc<Store>, Epoch, Piece, u64),
     /// End.
     Stop,
@@ -58,7 +54,8 @@ impl Pool {
     }
 }
 
-struct Open {
+/// A delta file.
+pub(super) struct DeltaFile {
     file: File,
     path: PathBuf,
     /// Below the directory of checkpoints.
@@ -67,7 +64,7 @@ struct Open {
     bytes: u64,
 }
 
-impl Open {
+impl DeltaFile {
     fn create(store: &Store, epoch: Epoch) -> Result<Self, Error> {
         let Store { shared, operator, subtask, .. } = store;
         let name = format!("state/delta-{epoch}-{}-{operator}-{subtask}", shared.attempt);
@@ -84,7 +81,11 @@ impl Open {
         self.file.write_all(bytes).map_err(|e| Error::io(e, "write", &self.path))
     }
 
-    fn finish(self) -> Result<FileRef, Error> {
+    /// Makes its content durable, not its name.
+    ///
+    /// # Errors
+    /// When the disk fails; not to be tried again, for the kernel may have dropped what it could not write.
+    pub(super) fn sync(self) -> Result<FileRef, Error> {
         self.file.sync_data().map_err(|e| Error::io(e, "sync", &self.path))?;
         let checksum = format!("{:032x}", self.hash.digest128());
         Ok(FileRef { path: self.name, bytes: self.bytes, checksum })
@@ -95,14 +96,15 @@ impl Open {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
-    /// By subtask, which is its store's address as long as the entry holds it, and epoch.
-    open: HashMap<(usize, Epoch), (Arc<Store>, Open)>,
-    failure: Option<(ErrorKind, String)>,
+    syncers: Vec<SyncSender<Finished>>,
+    /// By subtask and epoch.
+    open: HashMap<(usize, Epoch), DeltaFile>,
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, pool: Arc<Pool>) -> Self {
-        Self { shared, pool, open: HashMap::new(), failure: None }
+    /// One that sends files to `syncers`, those of a subtask always to the same.
+    pub(super) fn new(shared: Arc<Shared>, pool: Arc<Pool>, syncers: Vec<SyncSender<Finished>>) -> Self {
+        Self { shared, pool, syncers, open: HashMap::new() }
     }
 
     /// Works until told to stop, or until nobody is left who could send.
@@ -113,58 +115,38 @@ impl Writer {
             }
             match job {
                 Job::Piece(store, epoch, piece) => self.piece(&store, epoch, piece),
-                Job::Finish(store, epoch, piece, entries) => self.finish(&store, epoch, piece, entries),
+                Job::Finish(store, epoch, piece, entries) => self.finish(store, epoch, piece, entries),
                 Job::Stop => return,
             }
         }
     }
 
-    fn piece(&mut self, store: &Arc<Store>, epoch: Epoch, piece: Piece) {
-        if self.failure.is_none()
+    fn piece(&mut self, store: &Store, epoch: Epoch, piece: Piece) {
+        if self.shared.poison.get().is_none()
             && let Err(error) = self.append(store, epoch, piece)
         {
-            self.failure = Some((error.kind(), error.to_string()));
+            self.shared.poison(&error);
         }
     }
 
-    fn append(&mut self, store: &Arc<Store>, epoch: Epoch, mut piece: Piece) -> Result<(), Error> {
-        let key = (Arc::as_ptr(store).addr(), epoch);
-        let open = match self.open.entry(key) {
-            std::collections::hash_map::Entry::Occupied(entry) => &mut entry.into_mut().1,
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                &mut entry.insert((Arc::clone(store), Open::create(store, epoch)?)).1
-            }
+    fn append(&mut self, store: &Store, epoch: Epoch, mut piece: Piece) -> Result<(), Error> {
+        let file = match self.open.entry((store.id, epoch)) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(DeltaFile::create(store, epoch)?),
         };
-        open.append(piece.seal())?;
+        file.append(piece.seal())?;
         self.pool.give_back(piece.into_buffer());
         Ok(())
     }
 
-    fn finish(&mut self, store: &Arc<Store>, epoch: Epoch, piece: Piece, entries: u64) {
+    fn finish(&mut self, store: Arc<Store>, epoch: Epoch, piece: Piece, entries: u64) {
         if !piece.is_empty() {
-            self.piece(store, epoch, piece);
+            self.piece(&store, epoch, piece);
         }
-        if self.failure.is_none()
-            && let Err(error) = self.make_durable(store, epoch, entries)
-        {
-            self.failure = Some((error.kind(), error.to_string()));
+        let file = self.open.remove(&(store.id, epoch));
+        if let Some(syncer) = self.syncers.get(store.id % self.syncers.len().max(1)) {
+            // Fails only at the end of the attempt.
+            let _ = syncer.send(Finished { store, epoch, file, entries });
         }
-        let poisoned = self.failure.as_ref().map(|(kind, text)| Error::new(*kind, text.clone()).at(store.place()));
-        let result = match poisoned.or_else(|| store.failure()) {
-            Some(error) => Err(error),
-            None => Ok(store.snapshot()),
-        };
-        store.unreported.fetch_sub(1, SeqCst);
-        (store.report)(epoch, result);
-    }
-
-    fn make_durable(&mut self, store: &Arc<Store>, epoch: Epoch, entries: u64) -> Result<(), Error> {
-        let Some((_, open)) = self.open.remove(&(Arc::as_ptr(store).addr(), epoch)) else {
-            return Ok(());
-        };
-        let file = open.finish()?;
-        sync_directory(&self.shared.checkpoints.join("state"))?;
-        lock(&store.chain).deltas.push(Delta { epoch, file, entries });
-        Ok(())
     }
 }

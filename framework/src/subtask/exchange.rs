@@ -52,6 +52,8 @@ pub(crate) struct KeyedWriter<C, T, K, F> {
     first: Vec<Target<T>>,
     others: Vec<Vec<Target<T>>>,
     clone: Option<fn(&T) -> T>,
+    /// For errors.
+    place: String,
     of: PhantomData<fn() -> K>,
 }
 
@@ -87,14 +89,16 @@ pub(crate) struct KeyedParts<C, T, F> {
     pub(crate) lanes: Vec<Vec<Sender<T>>>,
     /// Needed for more than one consumer.
     pub(crate) clone: Option<fn(&T) -> T>,
+    /// For errors.
+    pub(crate) place: String,
 }
 
 impl<C, T, K, F> KeyedWriter<C, T, K, F> {
     pub(crate) fn new(parts: KeyedParts<C, T, F>) -> Self {
-        let KeyedParts { chain, key, timed, key_groups, lanes, clone } = parts;
+        let KeyedParts { chain, key, timed, key_groups, lanes, clone, place } = parts;
         let mut targets = lanes.into_iter().map(|lanes| lanes.into_iter().map(Target::new).collect());
         let first = targets.next().unwrap_or_default();
-        Self { chain, key, timed, key_groups, first, others: targets.collect(), clone, of: PhantomData }
+        Self { chain, key, timed, key_groups, first, others: targets.collect(), clone, place, of: PhantomData }
     }
 
     fn targets(&mut self) -> impl Iterator<Item = &mut Target<T>> {
@@ -165,7 +169,7 @@ impl<T, C: Chain<T>, K, F: HashOf<T, K>> KeyedWriter<C, T, K, F> {
 impl<T, C: Chain<T>, K, F: HashOf<T, K>> Stage<C::In> for KeyedWriter<C, T, K, F> {
     fn on_batch(&mut self, batch: &mut Batch<C::In>) -> Result<(), Error> {
         let error = if self.timed { self.route::<true>(batch) } else { self.route::<false>(batch) };
-        error.map_or(Ok(()), |error| Err(Error::from_user(error, "a function of the chain")))
+        error.map_or(Ok(()), |error| Err(Error::from_user(error, &self.place)))
     }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.mark(|| Message::Barrier(epoch));

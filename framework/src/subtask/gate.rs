@@ -46,7 +46,8 @@ impl Gate {
     }
 
     /// Whether a barrier has arrived on some lanes and not on others.
-    pub(crate) fn is_aligning(&self) -> bool {
+    #[cfg(test)]
+    fn is_aligning(&self) -> bool {
         self.aligned.iter().any(|a| *a)
     }
 

@@ -26,7 +26,7 @@ pub(crate) type Commands = UnboundedReceiver<Command>;
 #[derive(Debug)]
 pub(crate) enum Report {
     /// Restored, open, and waiting.
-    Ready(usize),
+    Ready,
     /// Its share of the checkpoint is durable.
     Part { participant: usize, epoch: Epoch, part: Part },
     /// The sink has made the epoch visible.

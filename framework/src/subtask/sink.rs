@@ -131,7 +131,7 @@ impl<T: Send + 'static, S: Sink<T>> SinkStage<T, S> {
         let participant = self.context.participant;
         match done {
             Done::Written => {}
-            Done::Opened => self.context.reports.send(Report::Ready(participant)),
+            Done::Opened => self.context.reports.send(Report::Ready),
             Done::Prepared(epoch, committable) => {
                 let value = committable.as_ref().map(serde_json::to_value).transpose().map_err(|e| {
                     let place = self.context.place("sink");

@@ -82,7 +82,7 @@ pub(crate) async fn drive_source<S: Source>(
     for (split, from) in assigned {
         driver.assign(split, from).await.map_err(|e| Error::from_user(e, &place))?;
     }
-    driver.context.reports.send(Report::Ready(driver.context.participant));
+    driver.context.reports.send(Report::Ready);
     driver.run().await
 }
 
@@ -155,15 +155,20 @@ impl<S: Source> Driver<S> {
             if !std::mem::replace(&mut self.told, true) {
                 self.context.reports.send(Report::Progress);
             }
-            let split = &batch.split;
-            self.stage.on_batch(&mut batch.records).map_err(|error| match split {
-                Some(split) => error.at(format!("{}, split {split}", self.context.place("source"))),
-                None => error.at(self.context.place("source")),
-            })?;
+            if let Err(error) = self.stage.on_batch(&mut batch.records) {
+                return Err(self.blame(error, batch.split.as_ref()));
+            }
         }
         self.ready(false).await?;
         self.stage.background()?;
         Ok(polled)
+    }
+
+    /// Says which records an error came from.
+    fn blame(&self, error: Error, split: Option<&SplitOf<S>>) -> Error {
+        let Some(split) = split else { return error.at(self.context.place("source")) };
+        let offset = self.reader.offset(split).map_or_else(|e| e.to_string(), |offset| format!("{offset:?}"));
+        error.at(format!("{}, split {split}, in the batch that ends at {offset}", self.context.place("source")))
     }
 
     /// Batches shrink so that a barrier never waits long for the one under way.

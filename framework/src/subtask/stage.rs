@@ -48,11 +48,13 @@ pub(crate) struct ChainStage<C, T> {
     timed: bool,
     out: Batch<T>,
     next: Box<dyn Stage<T>>,
+    /// For errors.
+    place: String,
 }
 
 impl<T: 'static, C: Chain<T>> ChainStage<C, T> {
-    pub(crate) fn new(chain: C, timed: bool, next: Box<dyn Stage<T>>) -> Self {
-        Self { chain, timed, out: Batch::default(), next }
+    pub(crate) fn new(chain: C, timed: bool, next: Box<dyn Stage<T>>, place: String) -> Self {
+        Self { chain, timed, out: Batch::default(), next, place }
     }
 }
 
@@ -110,7 +112,7 @@ impl<T: 'static, C: Chain<T>> Stage<C::In> for ChainStage<C, T> {
             tail.error
         };
         match error {
-            Some(error) => Err(Error::from_user(error, "a function of the chain")),
+            Some(error) => Err(Error::from_user(error, &self.place)),
             None => self.next.on_batch(&mut self.out),
         }
     }

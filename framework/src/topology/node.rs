@@ -166,9 +166,9 @@ impl<T, C> ChainOf<T, C> {
 }
 
 impl<T: Send + 'static, C: Chain<T>> OperatorNode for ChainOf<T, C> {
-    fn stage(&self, next: Outputs, _: &StageContext) -> Result<AnyStage, Error> {
+    fn stage(&self, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
         let chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(erase(ChainStage::new(chain, self.timed, typed::<T>(next.stage()?)?)))
+        Ok(erase(ChainStage::new(chain, self.timed, typed::<T>(next.stage()?)?, cx.place("operator"))))
     }
 }
 
@@ -200,6 +200,7 @@ impl<T: Send + 'static, C: Chain<T>, K: Key, F: HashOf<T, K>> OperatorNode for K
             key_groups: cx.key_groups,
             clone: if lanes.len() > 1 { self.edge.0.get().copied() } else { None },
             lanes,
+            place: cx.place("operator"),
         };
         Ok(erase::<C::In>(KeyedWriter::<C, T, K, Shared<F>>::new(parts)))
     }

@@ -135,17 +135,38 @@ impl<T: Clone + Send + 'static, C: IsBoxed<T>> Clone for Stream<T, C> {
 }
 
 /// Chains without steps: only their streams can have several readers. Call `.boxed()` before `.clone()`.
+#[diagnostic::on_unimplemented(
+    message = "this stream ends in steps that are not boxed, so it has one reader and cannot be cloned",
+    label = "write `.boxed()` at the end of what makes this stream",
+    note = "the steps then run once, and what they make is cloned for each further reader"
+)]
 pub trait IsBoxed<T>: Chain<T> {
     #[doc(hidden)]
-    fn clone_record(record: &Self::In) -> Self::In;
+    fn clone_record(record: &Self::In) -> Self::In
+    where
+        T: Clone;
 }
-impl<T: Clone + Send + 'static> IsBoxed<T> for Boxed<T> {
-    fn clone_record(record: &T) -> T {
+impl<T: Send + 'static> IsBoxed<T> for Boxed<T> {
+    fn clone_record(record: &T) -> T
+    where
+        T: Clone,
+    {
         record.clone()
     }
 }
 
 impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
+    /// A further reader of this stream, which has to be [`boxed`](Self::boxed): the records are cloned for it. The same as
+    /// [`Clone::clone`], and here so that the compiler can say what is missing.
+    #[allow(clippy::should_implement_trait, reason = "it is implemented")]
+    pub fn clone(&self) -> Self
+    where
+        T: Clone,
+        C: IsBoxed<T>,
+    {
+        Clone::clone(self)
+    }
+
     /// Appends a step of one's own to the fused chain.
     pub fn step<S: Step<T>>(self, step: S) -> Stream<S::Out, Then<C, S, T>> {
         let Self { topology, port, edge, chain } = self;

@@ -272,6 +272,7 @@ mod tests {
         let of = Of::<u8>::new();
         let error = both(&[200, 56], of.sum(|v| *v)).unwrap_err().to_string();
         assert!(error.contains("left the range of `u8`"), "{error}");
+        assert!(both(&[1, 1, 200, 100], of.sum(|v| *v)).is_err());
         assert!(both(&[200, 55], (of.count(), of.sum(|v| *v))).is_ok());
         assert!(both(&[200, 56], (of.count(), of.sum(|v| *v))).is_err());
         assert_eq!(both(&[200, 56], of.sum(|v| u64::from(*v))).unwrap(), 256);

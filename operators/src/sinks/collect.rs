@@ -105,6 +105,7 @@ macro_rules! shared { ($($name:ident),*) => { $(
 )* } }
 shared!(Collected, Seen);
 
+#[diagnostic::do_not_recommend]
 impl<T: Send + 'static> Sink<T> for Collected<T> {
     type Writer = CollectedWriter<T>;
 
@@ -190,6 +191,7 @@ mod tests {
             writer.commit(one.clone()).await.unwrap();
             writer.commit(one).await.unwrap();
             assert_eq!(seen.len(), 2);
+            assert_eq!(sink.inspect(&sink_context("result", 0)).await.unwrap().pending.len(), 1);
             let mut another = sink.open(&sink_context("result", 1)).await.unwrap();
             another.commit(two).await.unwrap();
         });

@@ -31,6 +31,7 @@ impl Null {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: 'static> Sink<T> for Null {
     type Writer = Self;
     async fn open(&self, _: &SinkContext) -> Result<Self, BoxError> {

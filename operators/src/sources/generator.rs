@@ -60,6 +60,7 @@ impl<F> fmt::Debug for Generator<F> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Send + 'static, F: Fn(u64, u64) -> T + Send + Sync + 'static> Source for Generator<F> {
     type Reader = GeneratorReader<F>;
 

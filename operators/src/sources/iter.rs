@@ -30,6 +30,7 @@ impl<T> fmt::Debug for Records<T> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Clone + Send + Sync + 'static> Source for Records<T> {
     type Reader = RecordsReader<T>;
 

@@ -184,6 +184,20 @@ mod tests {
     }
 
     #[test]
+    fn a_high_rate_is_not_handed_out_one_by_one() {
+        let mut rate = Rate::default();
+        rate.set(Some(100_000));
+        let mut pacer = rate.pacer();
+        let start = clock::now();
+        let granted = [0, 5, 10, 15, 20].map(|ms| {
+            let granted = pacer.grant_at(10_000, start + Duration::from_millis(ms));
+            pacer.spend(granted);
+            granted
+        });
+        assert_eq!(granted, [0, 0, 1000, 0, 1000]);
+    }
+
+    #[test]
     fn a_pause_lasts_until_a_record_is_due() {
         let mut rate = Rate::default();
         rate.set(Some(2));

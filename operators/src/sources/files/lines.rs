@@ -258,6 +258,19 @@ mod tests {
     }
 
     #[test]
+    fn a_last_line_may_get_its_newline_after_the_file_was_opened_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.txt");
+        for (then, read) in [("a", Some(None)), ("a\nb", Some(Some(&b"b"[..]))), ("ab", None)] {
+            std::fs::write(&path, "a").unwrap();
+            let from = FileOffset { byte: 1, length: 1, hash: xxh3_64(b"a"), unterminated: true };
+            let mut file = LineFile::open(&path, &from, Vec::new()).unwrap();
+            std::fs::write(&path, then).unwrap();
+            assert_eq!(file.next_line().ok(), read, "{then}");
+        }
+    }
+
+    #[test]
     fn finds_the_first_newline() {
         assert_eq!(find_newline(b""), None);
         assert_eq!(find_newline(b"abc"), None);

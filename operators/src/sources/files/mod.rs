@@ -82,6 +82,7 @@ impl<F> FileSource<F> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<F: Decode> Source for FileSource<F> {
     type Reader = FileReader<F>;
 

@@ -239,6 +239,8 @@ fn a_continuation_between_two_looks_is_noticed() {
     let mut second = Run::start(directory.path(), &run.keep()).unwrap();
     put(&directory, "a.txt", "a\nbc\n");
     refused(second.rest(), "had no newline");
+    // and if it was before, nothing is begun
+    refused(Run::start(directory.path(), &run.keep()).map(|_| ()), "had no newline");
 }
 
 #[test]

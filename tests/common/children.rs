@@ -1,0 +1,124 @@
+//! Processes: this binary started again as a pipeline, and the examples. What they print goes to a file.
+
+use millstream::clock;
+use std::fs::{File, OpenOptions};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// How long anything may take before it counts as hanging.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// This binary, to run the one test `name`, which is ignored otherwise.
+pub(crate) fn myself(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([name, "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
+    command
+}
+
+/// An example of this package, as `make test` has built it in the profile of this binary.
+pub(crate) fn example(name: &str) -> Command {
+    let deps = std::env::current_exe().unwrap();
+    let path = deps.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+    assert!(path.exists(), "{} is missing: build it with `cargo build --workspace --examples`", path.display());
+    Command::new(path)
+}
+
+/// A process that is killed when this value goes.
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+    /// Where its output begins in the log.
+    from: u64,
+}
+
+impl Process {
+    /// Starts it; what it prints is appended to `log`.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
+        let file = OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let from = file.metadata().unwrap().len();
+        let other = file.try_clone().unwrap();
+        let child = command.stdin(Stdio::null()).stdout(file).stderr(other).spawn().unwrap();
+        Self { child, log: log.to_owned(), from }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+
+    /// Its exit status, if it has ended.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// SIGKILL. Whether that ended it, and not it itself before.
+    pub(crate) fn kill(&mut self) -> bool {
+        let _ = self.child.kill();
+        self.child.wait().unwrap().signal() == Some(9)
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().unwrap();
+        assert!(status.success(), "no process {}", self.id());
+    }
+
+    /// Waits for its end and gives its exit code; an error if it hangs or was killed.
+    pub(crate) fn wait(&mut self) -> Result<i32, String> {
+        let deadline = clock::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.ended() {
+                return status.code().ok_or_else(|| format!("ended by {status}:\n{}", self.tail()));
+            }
+            if clock::now() > deadline {
+                self.kill();
+                return Err(format!("did not end within {PATIENCE:?}:\n{}", self.tail()));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until `holds`, or until the process has ended: then false.
+    pub(crate) fn wait_until(&mut self, mut holds: impl FnMut() -> bool) -> Result<bool, String> {
+        let deadline = clock::now() + PATIENCE;
+        loop {
+            if holds() {
+                return Ok(true);
+            }
+            if self.ended().is_some() {
+                return Ok(false);
+            }
+            if clock::now() > deadline {
+                self.kill();
+                return Err(format!("nothing happened within {PATIENCE:?}:\n{}", self.tail()));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// All it has printed.
+    pub(crate) fn printed(&self) -> String {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut file = File::open(&self.log).unwrap();
+        file.seek(SeekFrom::Start(self.from)).unwrap();
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).unwrap();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// The end of what it has printed.
+    pub(crate) fn tail(&self) -> String {
+        let text = self.printed();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,89 @@
+//! Real processes, killed with SIGKILL at any instant: what they have written in the end is what they would have written
+//! undisturbed, and so is what they know.
+//!
+//! `campaign.rs` kills, `progress.rs` shows that work is not done again, and each of the other files is a pipeline with
+//! its oracle, plain loops over the same input. At least 20 kills in the normal suite; hundreds with `MILLSTREAM_SOAK=1`.
+//! `MILLSTREAM_SEED` repeats the one campaign of a failure: the same instants, as far as the machine allows.
+
+mod campaign;
+mod example;
+mod numbers;
+mod progress;
+mod words;
+
+use crate::common::{Scratch, is_soak, mix, seed};
+use campaign::{Places, Report, Subject};
+
+/// Not a test: the process that the others start and kill.
+#[test]
+#[ignore = "started by other tests"]
+fn pipeline_process() {
+    let spec = |name| std::env::var(name).ok();
+    let job = match (spec("MILLSTREAM_TEST_WORDS"), spec("MILLSTREAM_TEST_NUMBERS")) {
+        (Some(words), _) => words::job(serde_json::from_str(&words).unwrap()),
+        (_, Some(numbers)) => numbers::job(serde_json::from_str(&numbers).unwrap()),
+        _ => return,
+    };
+    let code = match job.run() {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.kind().exit_code()
+        }
+    };
+    std::process::exit(code.into());
+}
+
+/// Campaigns of 24 kills at most, each with a seed and directories of its own, until there were enough kills.
+fn campaigns<S: Subject>(name: &str, kills: (usize, usize), new: impl Fn(&Places) -> S) {
+    let wanted = if is_soak() { kills.1 } else { kills.0 };
+    let first = seed();
+    let mut done = 0;
+    for number in 0.. {
+        let seed = if number == 0 { first } else { mix(first + number) >> 16 };
+        let report = campaign(name, seed, (wanted - done).min(24), &new);
+        done += report.kills;
+        if done >= wanted {
+            break;
+        }
+    }
+}
+
+fn campaign<S: Subject>(name: &str, seed: u64, kills: usize, new: impl Fn(&Places) -> S) -> Report {
+    let scratch = Scratch::new();
+    let places = Places::of(&scratch);
+    let mut subject = new(&places);
+    let report = campaign::run(&mut subject, &places, kills, seed);
+    let report = report.and_then(|report| report.progress(subject.input()).map(|()| report));
+    let report = report.unwrap_or_else(|e| panic!("{name}: {e}\nrepeat with MILLSTREAM_SEED={seed}"));
+    let Report { kills, lives, epochs, .. } = report;
+    let read: u64 = report.read.iter().map(|life| life.records).sum();
+    println!("{name}, seed {seed}: {kills} kills, {lives} lives, {epochs} epochs, {read} read of {}", subject.input());
+    report
+}
+
+#[test]
+fn soak_words() {
+    campaigns("words", (8, 200), |places| words::Words::new(places, 3000));
+}
+
+#[test]
+fn soak_numbers() {
+    campaigns("numbers", (10, 200), |places| numbers::Numbers::new(places, 60_000));
+}
+
+#[test]
+fn soak_word_count() {
+    campaigns("word_count", (8, 120), |places| example::WordCount::new(places, 7000));
+}
+
+/// The oracle of `soak_numbers` is of use: it finds state that no snapshot knows of.
+#[test]
+fn state_outside_of_the_runtime_is_found() {
+    let scratch = Scratch::new();
+    let places = Places::of(&scratch);
+    let mut subject = numbers::Numbers::new(&places, 10_000);
+    subject.is_sabotaged = true;
+    let found = campaign::run(&mut subject, &places, 3, 1).unwrap_err();
+    assert!(found.contains("in place of"), "{found}");
+}

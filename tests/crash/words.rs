@@ -1,0 +1,229 @@
+//! Counts words of JSON lines, and then words by their first letter: two exchanges, two keyed operators of different
+//! parallelism, a fan-out, and two sinks of files in one directory.
+
+use super::campaign::{Places, Subject};
+use super::progress::Progress;
+use crate::common::{Output, mix, myself};
+use millstream::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+const FILES: u64 = 5;
+const WORDS: u64 = 5000;
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Line {
+    file: u64,
+    line: u64,
+    text: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Count {
+    word: String,
+    count: u64,
+}
+
+/// How a life runs.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Spec {
+    root: PathBuf,
+    life: usize,
+    parallelism: usize,
+    rate: Option<u64>,
+}
+
+/// The pipeline.
+pub(super) fn job(spec: Spec) -> Job {
+    let places = Places { root: spec.root };
+    let progress = Arc::new(Progress::new(&places.progress(), spec.life));
+    let (input, output) = (places.input(), places.output());
+    let topology = move |t: &Topology| {
+        let progress = progress.clone();
+        let counts = t
+            .source("text", Files::read(&input).json::<Line>().rate(spec.rate))
+            .inspect(move |line| progress.read(line.file, line.line))
+            .flat_map_into(|line, words| words.extend(words_of(&line.text)))
+            .key_by(|word| word)
+            .aggregate("count", |of| of.count());
+        counts.clone().map(|(word, count)| Count { word, count }).sink("counts", Files::write(&output).json());
+        counts
+            .key_by_value(|(word, _)| first(word))
+            .map_with_state("initials", |count: &mut u64, (word, _)| {
+                *count += 1;
+                (first(&word), *count)
+            })
+            .parallelism(1 + spec.parallelism % 3)
+            .map(|(first, count)| format!("{first} {count}"))
+            .sink("by-initial", Files::write(&output).text());
+        Ok(())
+    };
+    Job::new("crash_words", topology)
+        .data_dir(places.data())
+        .checkpoint_interval(Duration::from_millis(60))
+        .parallelism(spec.parallelism)
+        .workers(2)
+        .restart(RestartPolicy::never())
+}
+
+fn words_of(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_lowercase).collect()
+}
+
+fn first(word: &str) -> char {
+    word.chars().next().unwrap_or(' ')
+}
+
+/// The text, some words far more often than others.
+fn line(file: u64, line: u64) -> Line {
+    let mut text = String::new();
+    for at in 0..8 {
+        let random = mix(mix(file << 40 | line) + at);
+        let word = (random % WORDS) * (random >> 32 & 0xffff) / 0x1_0000;
+        text.push_str(if random >> 60 == 0 { " -- Ä" } else { " " });
+        text.push_str(&spelled(word));
+    }
+    Line { file, line, text }
+}
+
+fn spelled(mut word: u64) -> String {
+    let mut text = String::from(if word % 3 == 0 { "W" } else { "" });
+    loop {
+        text.push((b'a' + (word % 26) as u8) as char);
+        word /= 26;
+        if word == 0 {
+            return text;
+        }
+    }
+}
+
+/// The input and what is right.
+pub(super) struct Words {
+    places: Places,
+    /// How many lines each file has.
+    lines: BTreeMap<u64, u64>,
+    probed: Option<Vec<String>>,
+}
+
+impl Words {
+    pub(super) fn new(places: &Places, lines: u64) -> Self {
+        let mut words = Self { places: places.clone(), lines: BTreeMap::new(), probed: None };
+        std::fs::create_dir_all(places.input()).unwrap();
+        (0..FILES).for_each(|file| words.grow(file, lines));
+        words
+    }
+
+    /// Appends to a file.
+    fn grow(&mut self, file: u64, by: u64) {
+        let from = self.lines.get(&file).copied().unwrap_or(0);
+        self.append(file, (from..from + by).map(|at| line(file, at)));
+        self.lines.insert(file, from + by);
+    }
+
+    fn append(&self, file: u64, lines: impl Iterator<Item = Line>) {
+        let path = self.places.input().join(format!("{file}.jsonl"));
+        let mut text = String::new();
+        lines.for_each(|line| text.push_str(&(serde_json::to_string(&line).unwrap() + "\n")));
+        let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// All words, in no matter which order.
+    fn all(&self) -> impl Iterator<Item = String> {
+        let lines = self.lines.iter().flat_map(|(file, lines)| (0..*lines).map(|at| line(*file, at)));
+        lines.flat_map(|line| words_of(&line.text)).chain(self.probed.iter().flatten().cloned())
+    }
+}
+
+impl Subject for Words {
+    fn command(&self, life: usize, parallelism: usize, paced: bool) -> Command {
+        let rate = paced.then_some(2500);
+        let spec = Spec { root: self.places.root.clone(), life, parallelism, rate };
+        let mut command = myself("crash::pipeline_process");
+        command.env("MILLSTREAM_TEST_WORDS", serde_json::to_string(&spec).unwrap());
+        command
+    }
+
+    fn more_input(&mut self) {
+        let grown = self.lines.values().sum::<u64>() % FILES;
+        self.grow(grown, 500);
+        self.grow(self.lines.len() as u64 % 60, 500);
+    }
+
+    fn probe(&mut self) {
+        let mut words: Vec<String> = self.all().collect();
+        words.sort();
+        words.dedup();
+        let line = |(at, word): (usize, &String)| Line { file: 63, line: at as u64, text: word.clone() };
+        self.append(63, words.iter().enumerate().map(line));
+        self.probed = Some(words);
+    }
+
+    fn check(&self, output: &Output) -> Result<(), String> {
+        let (mut words, mut initials) = (BTreeMap::<String, u64>::new(), BTreeMap::<String, u64>::new());
+        for word in self.all() {
+            *initials.entry(first(&word).to_string()).or_default() += 1;
+            *words.entry(word).or_default() += 1;
+        }
+        let counts = output.lines("counts").into_iter().map(|line| {
+            let count: Count = serde_json::from_str(line).unwrap();
+            (count.word, count.count)
+        });
+        counted("counts", counts, &words)?;
+        let by_initial = output.lines("by-initial").into_iter().map(|line| {
+            let (first, count) = line.split_once(' ').unwrap();
+            (first.to_owned(), count.parse().unwrap())
+        });
+        counted("by-initial", by_initial, &initials)
+    }
+
+    fn input(&self) -> u64 {
+        self.lines.values().sum()
+    }
+}
+
+/// Whether `found` has for each key of `totals` exactly the counts from 1 to its total, in this order.
+pub(super) fn counted(
+    sink: &str,
+    found: impl Iterator<Item = (String, u64)>,
+    totals: &BTreeMap<String, u64>,
+) -> Result<(), String> {
+    let mut so_far = BTreeMap::<String, u64>::new();
+    for (key, count) in found {
+        let before = so_far.get(&key).copied().unwrap_or(0);
+        if count != before + 1 {
+            return Err(format!("{sink}: `{key}` has count {count} after {before}"));
+        }
+        so_far.insert(key, count);
+    }
+    for (key, total) in totals {
+        let found = so_far.remove(key).unwrap_or(0);
+        if found != *total {
+            return Err(format!("{sink}: `{key}` comes {found} times and should come {total} times"));
+        }
+    }
+    match so_far.pop_first() {
+        Some((key, count)) => Err(format!("{sink}: `{key}` comes {count} times and should not come at all")),
+        None => Ok(()),
+    }
+}
+
+#[test]
+fn counts_are_complete_in_order_and_nothing_else() {
+    let check = |found: &[(&str, u64)]| {
+        let found = found.iter().map(|(key, count)| (key.to_string(), *count));
+        counted("sink", found, &BTreeMap::from([("a".into(), 2), ("b".into(), 1)])).err().unwrap_or_default()
+    };
+    assert_eq!(check(&[("a", 1), ("b", 1), ("a", 2)]), "");
+    assert!(check(&[("a", 1), ("b", 1), ("a", 1)]).contains("count 1 after 1"));
+    assert!(check(&[("a", 2), ("b", 1), ("a", 1)]).contains("count 2 after 0"));
+    assert!(check(&[("a", 1), ("b", 1)]).contains("comes 1 times and should come 2"));
+    assert!(check(&[("a", 1), ("b", 1), ("a", 2), ("a", 3)]).contains("comes 3 times"));
+    assert!(check(&[("a", 1), ("b", 1), ("a", 2), ("c", 1)]).contains("not come at all"));
+}

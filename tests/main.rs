@@ -1,0 +1,14 @@
+//! The one integration binary: whole pipelines, through the public API and through files and processes only.
+//!
+//! | module | what |
+//! |---|---|
+//! | `pipelines` | what operators give, compared with plain iterators |
+//! | `exactly_once` | rerun, refusal, recovery, signals, restart |
+//! | `crash` | SIGKILL at any instant |
+//! | `rescale` | state restored at another parallelism |
+//! | `backpressure` | slow sinks, quiet streams |
+//! | `memory` | state larger than memory |
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+mod crash;
