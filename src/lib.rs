@@ -37,6 +37,7 @@ pub use millstream_operators::{sinks, sources};
 /// `use millstream::prelude::*;` is the only import most pipelines need.
 pub mod prelude {
     pub use millstream_framework::state::ValueState;
+    pub use millstream_framework::state::row_trait::State;
     pub use millstream_framework::{
         BoxError, Chain, Collect, Context, Data, Error, FacadeState as State, Job, Key, KeyedStream, Process, Record,
         RestartPolicy, Step, Stream, Timestamp, Topology,

@@ -36,7 +36,7 @@ impl Meter {
     pub(crate) fn output(&self) -> (u64, u64) {
         self.with(|state| {
             let of = |lane: &Arc<Lane>| (lane.records.load(Relaxed), lane.sum.load(Relaxed));
-            state.lanes.iter().map(of).fold((0, 0), |(n, s), (out, sum)| (n + out, s.wrapping_add(sum)))
+            state.lanes.iter().map(of).fold((0, 0u64), |(n, s), (out, sum)| (n + out, s.wrapping_add(sum)))
         })
     }
 

@@ -47,7 +47,6 @@ impl Process {
         self.child.id()
     }
 
-
     /// Its exit status, if it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()

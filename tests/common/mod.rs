@@ -2,11 +2,13 @@
 //! processes, and what may be seen of a directory of output.
 
 mod children;
+mod inline;
 mod observer;
 mod output;
 mod random;
 
 pub(crate) use children::{Process, example, myself};
+pub(crate) use inline::{collect, gives, job, refused};
 pub(crate) use observer::Observer;
 pub(crate) use output::{Output, PartName, read_lines, visible};
 pub(crate) use random::{Random, mix, seed};

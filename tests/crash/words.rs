@@ -184,7 +184,7 @@ impl Subject for Words {
     }
 
     fn input(&self) -> u64 {
-        self.lines.values().sum()
+        self.lines.values().sum::<u64>() + self.probed.as_ref().map_or(0, |words| words.len() as u64)
     }
 }
 

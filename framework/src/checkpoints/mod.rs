@@ -48,7 +48,6 @@
 //!    itself.
 //! 8. A new attempt runs: [`Coordinator`] with [`Start::of`] the decision. Once it has finished a checkpoint,
 //!    recoveries in place use [`Restore::Latest`], whatever the user ordered: the order has been carried out.
-#![allow(dead_code, unused_imports)]
 
 mod collect;
 mod listing;
@@ -58,12 +57,10 @@ mod protocol;
 mod recover;
 mod store;
 
-pub(crate) use collect::{Plan, clean_after_restore, collect};
-pub(crate) use listing::{Listed, Listing, STATE, StateFile};
+pub(crate) use collect::{clean_after_restore, collect};
+pub(crate) use listing::Listing;
 pub(crate) use log::DirectoryLog;
-pub(crate) use manifest::{
-    Damage, DecisionMode, Head, Manifest, Part, SinkSnapshot, SourceSnapshot, SplitSnapshot, VERSION,
-};
+pub(crate) use manifest::{DecisionMode, Head, Manifest, Part, SplitSnapshot};
 pub(crate) use protocol::{Command, Coordinator, Event, Participant, Participants, Settings, Start};
-pub(crate) use recover::{Decision, Facts, Found, Link, Restore, Shown, recover};
+pub(crate) use recover::{Decision, Facts, Restore, Shown, recover};
 pub(crate) use store::Store;

@@ -30,7 +30,8 @@ struct RunArgs {
     /// Memory for state and for what is under way, such as 256MiB
     #[arg(long, value_name = "BYTES")]
     memory: Option<bytesize::ByteSize>,
-    /// What to start from: latest, none, or the number of a checkpoint
+    /// What to start from: latest, none, or the number of a checkpoint. Holds for one start: drop it from a script
+    /// that starts the job again, or it goes back each time
     #[arg(long, value_name = "latest|none|ID", value_parser = restore)]
     restore: Option<Restore>,
     /// Start even where results may become visible twice

@@ -143,7 +143,7 @@ impl<S: SplitSource> SourceReader for SplitReaders<S> {
     async fn ready(&mut self) {
         poll_fn(|cx| {
             // every lane is driven, or those behind the first would not wake this task
-            let ready = self.lanes.iter_mut().fold(false, |any, lane| lane.drive(cx) || any);
+            let ready = self.lanes.iter_mut().map(|lane| lane.drive(cx)).filter(|ready| *ready).count() > 0;
             if ready { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;

@@ -56,12 +56,13 @@ impl Participants {
             sources: of(|k| matches!(k, Kind::Source(_))),
             others: of(|k| matches!(k, Kind::Process(_))),
             sinks: of(|k| matches!(k, Kind::Sink(_))),
+            names: (0..self.len()).map(|i| self.label(plan, i)).collect(),
         }
     }
 
-    /// Who it is, for people.
-    pub(crate) fn label(&self, plan: &Plan, participant: usize) -> String {
-        let node = self.nodes.get(participant).copied().unwrap_or_default();
+    /// Who a participant is, for people.
+    fn label(&self, plan: &Plan, participant: usize) -> String {
+        let node = self.nodes[participant];
         format!("{}[{}]", plan.graph.nodes[node].label(), participant - self.first[node])
     }
 

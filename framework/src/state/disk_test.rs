@@ -586,3 +586,41 @@ fn much_state_with_a_small_budget() {
     let (mut backend, _) = open(&env, (0, 0..GROUPS), Some(6), &parts).unwrap();
     all_there(&mut backend, 0..GROUPS);
 }
+
+/// A fold is under way nearly always, and each row is read from wherever it happens to be.
+#[test]
+fn reads_are_right_while_folds_run() {
+    const ROWS: u16 = 3000;
+    let dir = tempdir();
+    let env = start(dir.path(), Limits { deltas: 1, chunk_bytes: 8 << 10, ..SMALL });
+    let (mut backend, reports) = open(&env, (0, 0..GROUPS), None, &[]).unwrap();
+    let mut truth = BTreeMap::new();
+    let mut seed = 1u64;
+    let mut random = |below: u16| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as u16 % below
+    };
+    let mut folds = BTreeSet::new();
+    for epoch in 1..=60u64 {
+        for _ in 0..40 {
+            for _ in 0..20 {
+                let k = random(ROWS);
+                let row = if random(5) == 0 { vec![] } else { [epoch.to_be_bytes(), [k as u8; 8]].concat() };
+                put(&mut backend, epoch, k, &row);
+                backend.spill(epoch, &key(k), &row).unwrap();
+                truth.insert(k, row);
+            }
+            let of: BTreeSet<u16> = (0..30).map(|_| random(ROWS)).collect();
+            let of: Vec<u16> = of.into_iter().collect();
+            let found = get(&mut backend, &of);
+            for k in of {
+                let row = truth.get(&k).filter(|row| !row.is_empty());
+                assert_eq!(found.get(&k).map(|(_, row)| row), row, "key {k} in epoch {epoch}");
+            }
+            folds.insert(backend.folded());
+        }
+        finish(&mut backend, &reports, epoch).unwrap();
+        backend.decided(epoch);
+    }
+    assert!(folds.len() > 5, "{folds:?}");
+}

@@ -49,3 +49,9 @@ pub use millstream_derive::State;
 
 pub use handle::{Field, Handle, State, ValueState, Visitor, VisitorMut};
 pub(crate) use row::{Layout, RowLayout, is_empty};
+
+/// The trait [`State`] without the derive macro of the same name: the facade has another macro.
+#[doc(hidden)]
+pub mod row_trait {
+    pub use super::handle::State;
+}

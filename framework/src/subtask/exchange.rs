@@ -38,7 +38,7 @@ fn poll_flush<'a, T: 'a>(
     all: bool,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Error>> {
-    let pending = targets.fold(false, |pending, target| target.poll_flush(all, cx).is_pending() || pending);
+    let pending = targets.map(|target| target.poll_flush(all, cx)).filter(Poll::is_pending).count() > 0;
     if pending { Poll::Pending } else { Poll::Ready(Ok(())) }
 }
 
