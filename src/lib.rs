@@ -1,8 +1,8 @@
 //! Stream processing as a library: typed pipelines that survive any crash exactly once, with state larger than memory,
 //! and without a cluster.
 //!
-//! A job is a name and a topology function. The function wires sources, steps, stateful operators and sinks; the runtime
-//! runs it on the job's own threads, takes checkpoints, and resumes from the last one:
+//! A job is a name and a topology function. The function wires sources, steps, stateful operators and sinks; the
+//! runtime runs it on the job's own threads, takes checkpoints, and resumes from the last one:
 //!
 //! ```
 //! use millstream::prelude::*;
@@ -26,8 +26,8 @@
 //!
 //! In a binary, `Job::main` in place of `run` gives the command line: `run`, `topology`, and the exit codes.
 //!
-//! What is where: [`framework`] has the contracts and the runtime, [`operators`] what is built on them. Those who write a
-//! connector depend on `millstream-framework` only. This crate adds nothing but names.
+//! What is where: [`framework`] has the contracts and the runtime, [`operators`] what is built on them. Those who write
+//! a connector depend on `millstream-framework` only. This crate adds nothing but names.
 
 pub use millstream_framework as framework;
 pub use millstream_framework::{Error, ErrorKind, RestartPolicy, clock, key, operator, state, topology};

@@ -12,4 +12,5 @@
 
 mod common;
 mod crash;
+mod exactly_once;
 mod pipelines;

@@ -88,7 +88,9 @@ pub enum CodecError {
         codec: u8,
     },
     /// The row has a field that the manifest does not name.
-    #[error("the state row has a field {id}, which the checkpoint's manifest does not name: the two do not belong together")]
+    #[error(
+        "the state row has a field {id}, which the checkpoint's manifest does not name: the two do not belong together"
+    )]
     UnknownField {
         /// The field.
         id: u32,

@@ -84,7 +84,9 @@ impl Error {
     pub fn from_user(error: BoxError, place: impl Into<String>) -> Self {
         match error.downcast::<Self>() {
             Ok(error) => error.at(place),
-            Err(error) => Self { kind: ErrorKind::Failed, message: error.to_string(), context: vec![place.into()], source: None },
+            Err(error) => {
+                Self { kind: ErrorKind::Failed, message: error.to_string(), context: vec![place.into()], source: None }
+            }
         }
     }
 

@@ -46,10 +46,7 @@ impl fmt::Debug for Job {
 impl Job {
     /// A job that runs what `topology` builds. The function is called at each start, at each recovery in place, and to
     /// describe the job, so it does nothing but build.
-    pub fn new(
-        name: impl Name,
-        topology: impl Fn(&Topology) -> Result<(), BoxError> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(name: impl Name, topology: impl Fn(&Topology) -> Result<(), BoxError> + Send + Sync + 'static) -> Self {
         let name = name.into_name();
         let settings = Settings::new(&name);
         Self { name, build: Arc::new(topology), flags: None, flag_values: Value::Null, config: Value::Null, settings }
@@ -71,14 +68,15 @@ impl Job {
         self
     }
 
-    /// Where checkpoints and working state live; `millstream-data/<job>` if not set. One running instance per directory.
+    /// Where checkpoints and working state live; `millstream-data/<job>` if not set. One running instance per
+    /// directory.
     pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.settings.data_dir = directory.into();
         self
     }
 
-    /// How often a checkpoint is taken, start to start; 1 s if not set. What it costs grows with what changes in between,
-    /// not with the state.
+    /// How often a checkpoint is taken, start to start; 1 s if not set. What it costs grows with what changes in
+    /// between, not with the state.
     pub fn checkpoint_interval(mut self, every: Duration) -> Self {
         self.settings.checkpoint_interval = every;
         self
@@ -90,8 +88,8 @@ impl Job {
         self
     }
 
-    /// After so long a checkpoint counts as failed and is warned of; 1 min if not set. It is waited for `tolerated` times
-    /// more (2 if not set) before the attempt fails.
+    /// After so long a checkpoint counts as failed and is warned of; 1 min if not set. It is waited for `tolerated`
+    /// times more (2 if not set) before the attempt fails.
     pub fn checkpoint_timeout(mut self, timeout: Duration, tolerated: u32) -> Self {
         self.settings.checkpoint_timeout = timeout;
         self.settings.tolerated_failures = tolerated;
@@ -122,8 +120,8 @@ impl Job {
         self
     }
 
-    /// Rows that each subtask of a keyed operator may keep in memory, in place of what its share of the memory gives: for
-    /// tests that want rows to be evicted and read back all the time.
+    /// Rows that each subtask of a keyed operator may keep in memory, in place of what its share of the memory gives:
+    /// for tests that want rows to be evicted and read back all the time.
     pub fn cache_rows(mut self, rows: usize) -> Self {
         self.settings.cache_rows = Some(rows);
         self

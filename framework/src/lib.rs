@@ -2,8 +2,8 @@
 //! `millstream`, which re-exports it.
 //!
 //! Layers, each seeing only those above it: base files (errors, time, records, keys, codecs), the contracts in
-//! [`operator`] and [`state`], the logical [`topology`] beside the checkpoint protocol, and the runtime that brings them
-//! together. `ARCHITECTURE.md` has the map.
+//! [`operator`] and [`state`], the logical [`topology`] beside the checkpoint protocol, and the runtime that brings
+//! them together. `ARCHITECTURE.md` has the map.
 
 // `#[derive(State)]` names this crate by its own name, here too.
 extern crate self as millstream_framework;

@@ -22,8 +22,8 @@ impl<T> Record<T> {
     }
 }
 
-/// Records in order, as columns: one of values, one of times and one of key hashes, the latter two only where the stream
-/// has them.
+/// Records in order, as columns: one of values, one of times and one of key hashes, the latter two only where the
+/// stream has them.
 #[derive(Debug, Clone)]
 pub struct Batch<T> {
     /// The values.

@@ -58,10 +58,15 @@ impl Process {
         self.child.wait().unwrap().signal() == Some(9)
     }
 
+    /// Sends a signal by its name, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.id().to_string()]).status().unwrap();
+        assert!(status.success(), "no process {}", self.id());
+    }
+
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().unwrap();
-        assert!(status.success(), "no process {}", self.id());
+        self.signal("TERM");
     }
 
     /// Waits for its end and gives its exit code; an error if it hangs or was killed.

@@ -6,12 +6,14 @@ mod inline;
 mod observer;
 mod output;
 mod random;
+mod word_count;
 
 pub(crate) use children::{Process, example, myself};
 pub(crate) use inline::{collect, gives, job, refused};
 pub(crate) use observer::Observer;
-pub(crate) use output::{Output, PartName, read_lines, visible};
+pub(crate) use output::{Output, PartName, counted, read_lines, visible};
 pub(crate) use random::{Random, mix, seed};
+pub(crate) use word_count::{Ended, WordCount, words_of};
 
 use std::path::{Path, PathBuf};
 

@@ -93,3 +93,43 @@ fn names_of_part_files_are_taken_apart() {
         assert_eq!(PartName::parse(&wrong), None, "{wrong}");
     }
 }
+
+/// Whether `found` has for each key of `totals` exactly the counts from 1 to its total, in this order.
+pub(crate) fn counted(
+    sink: &str,
+    found: impl Iterator<Item = (String, u64)>,
+    totals: &BTreeMap<String, u64>,
+) -> Result<(), String> {
+    let mut so_far = BTreeMap::<String, u64>::new();
+    for (key, count) in found {
+        let before = so_far.get(&key).copied().unwrap_or(0);
+        if count != before + 1 {
+            return Err(format!("{sink}: `{key}` has count {count} after {before}"));
+        }
+        so_far.insert(key, count);
+    }
+    for (key, total) in totals {
+        let found = so_far.remove(key).unwrap_or(0);
+        if found != *total {
+            return Err(format!("{sink}: `{key}` comes {found} times and should come {total} times"));
+        }
+    }
+    match so_far.pop_first() {
+        Some((key, count)) => Err(format!("{sink}: `{key}` comes {count} times and should not come at all")),
+        None => Ok(()),
+    }
+}
+
+#[test]
+fn counts_are_complete_in_order_and_nothing_else() {
+    let check = |found: &[(&str, u64)]| {
+        let found = found.iter().map(|(key, count)| (key.to_string(), *count));
+        counted("sink", found, &BTreeMap::from([("a".into(), 2), ("b".into(), 1)])).err().unwrap_or_default()
+    };
+    assert_eq!(check(&[("a", 1), ("b", 1), ("a", 2)]), "");
+    assert!(check(&[("a", 1), ("b", 1), ("a", 1)]).contains("count 1 after 1"));
+    assert!(check(&[("a", 2), ("b", 1), ("a", 1)]).contains("count 2 after 0"));
+    assert!(check(&[("a", 1), ("b", 1)]).contains("comes 1 times and should come 2"));
+    assert!(check(&[("a", 1), ("b", 1), ("a", 2), ("a", 3)]).contains("comes 3 times"));
+    assert!(check(&[("a", 1), ("b", 1), ("a", 2), ("c", 1)]).contains("not come at all"));
+}

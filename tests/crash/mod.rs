@@ -74,7 +74,7 @@ fn soak_numbers() {
 
 #[test]
 fn soak_word_count() {
-    campaigns("word_count", (8, 120), |places| example::WordCount::new(places, 7000));
+    campaigns("word_count", (8, 120), |places| example::Novels::new(places, 7000));
 }
 
 /// The oracle of `soak_numbers` is of use: it finds state that no snapshot knows of.

@@ -1,5 +1,6 @@
-//! What the compiler says to a user who errs: each file in `cases/` fails to compile, and beside it stands what is said.
-//! A text that is ours is part of the interface; a text of rustc's own stands here when it is as good as ours would be.
+//! What the compiler says to a user who errs: each file in `cases/` fails to compile, and beside it stands what is
+//! said. A text that is ours is part of the interface; a text of rustc's own stands here when it is as good as ours
+//! would be.
 //!
 //! Compilers differ in wording, so goldens are those of one compiler: the workspace's `rust-version`. With another one
 //! nothing is compared. After a deliberate change: `TRYBUILD=overwrite cargo test --package millstream-ui`, then read

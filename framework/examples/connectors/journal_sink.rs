@@ -1,5 +1,5 @@
-//! A sink, exactly once: journals in a directory, one per subtask, to which each epoch is appended as one line.
-//! A prepared epoch is a staged file: durable, and can be taken back. One step makes it visible and may be repeated: the
+//! A sink, exactly once: journals in a directory, one per subtask, to which each epoch is appended as one line. A
+//! prepared epoch is a staged file: durable, and can be taken back. One step makes it visible and may be repeated: the
 //! line bears the name of what it holds, so that it is not appended twice. Once the answer to a commit gets lost.
 
 use millstream_framework::{Attempt, Batch, BoxError, Epoch, Sink, SinkContext, SinkWriter, Visible};

@@ -1,5 +1,6 @@
-//! A source in full, for a client that says when there is something and hands it out without waiting: one `SourceReader`
-//! per subtask reads all the splits the subtask was dealt. Here there is one split, a log that others append to.
+//! A source in full, for a client that says when there is something and hands it out without waiting: one
+//! `SourceReader` per subtask reads all the splits the subtask was dealt. Here there is one split, a log that others
+//! append to.
 
 use millstream_framework::{BoxError, Error, Polled, Source, SourceContext, SourceReader, SplitBatch};
 use tokio::sync::watch;

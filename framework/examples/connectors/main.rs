@@ -1,8 +1,8 @@
-//! Connectors by a stranger, who depends on `millstream-framework` only and has read no more than its documentation: two
-//! sources and a sink. Run them with `cargo run -p millstream-framework --example connectors`.
+//! Connectors by a stranger, who depends on `millstream-framework` only and has read no more than its documentation:
+//! two sources and a sink. Run them with `cargo run -p millstream-framework --example connectors`.
 //!
-//! On the way the connection to a source and the answer to a commit get lost. The job recovers in place, and every record
-//! is in the journals once all the same.
+//! On the way the connection to a source and the answer to a commit get lost. The job recovers in place, and every
+//! record is in the journals once all the same.
 
 mod journal_sink;
 mod log_source;

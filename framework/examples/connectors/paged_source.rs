@@ -21,8 +21,8 @@ async fn page(shelf: u64, from: u64) -> Result<Vec<u64>, BoxError> {
     Ok((from..BOOKS.min(from + PAGE)).map(|book| shelf * BOOKS + book).collect())
 }
 
-/// The source. All subtasks share it, and building a topology does no I/O: so it says where the service is, and holds no
-/// connection to it.
+/// The source. All subtasks share it, and building a topology does no I/O: so it says where the service is, and holds
+/// no connection to it.
 pub(crate) struct Library {
     pub(crate) shelves: u64,
 }

@@ -64,7 +64,10 @@ fn restore(text: &str) -> Result<Restore, String> {
     match text {
         "latest" => Ok(Restore::Latest),
         "none" => Ok(Restore::None),
-        id => id.parse::<Epoch>().map(Restore::Id).map_err(|_| "latest, none or the number of a checkpoint is wanted".into()),
+        id => id
+            .parse::<Epoch>()
+            .map(Restore::Id)
+            .map_err(|_| "latest, none or the number of a checkpoint is wanted".into()),
     }
 }
 
@@ -73,7 +76,8 @@ fn command(job: &Job) -> Command {
         Some(flags) => (flags.augment)(command),
         None => command,
     };
-    let run = SharedArgs::augment_args(RunArgs::augment_args(Command::new("run"))).about("Run the job until its input ends");
+    let run =
+        SharedArgs::augment_args(RunArgs::augment_args(Command::new("run"))).about("Run the job until its input ends");
     let topology = SharedArgs::augment_args(TopologyArgs::augment_args(Command::new("topology")));
     Command::new(job.name.clone())
         .subcommand_required(true)
@@ -91,8 +95,8 @@ impl Cli {
             return Err(command.error(clap::error::ErrorKind::MissingSubcommand, "name a command"));
         };
         if let Some(flags) = job.flags {
-            job.flag_values = (flags.read)(matches)
-                .map_err(|e| command.error(clap::error::ErrorKind::ValueValidation, e))?;
+            job.flag_values =
+                (flags.read)(matches).map_err(|e| command.error(clap::error::ErrorKind::ValueValidation, e))?;
         }
         let shared = SharedArgs::from_arg_matches(matches)?;
         job.settings.parallelism = shared.parallelism.or(job.settings.parallelism);

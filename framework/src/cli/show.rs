@@ -5,6 +5,7 @@ use crate::{Error, ErrorKind, Job, clock, spawn};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -19,13 +20,18 @@ pub(crate) fn run(job: Job) -> Result<(), Error> {
     log(bar.clone());
     let control = Control::new();
     let name = job.name.clone();
+    let (done, finished) = oneshot::channel::<()>();
     let worker = {
         let control = control.clone();
-        spawn::thread("millstream-job", move || runtime::run(job, control))?
+        spawn::thread("millstream-job", move || {
+            // dropped when the job ends, however it does
+            let _done = done;
+            runtime::run(job, control)
+        })?
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::new(ErrorKind::Io, "cannot wait for signals").because(e))?;
-    runtime.block_on(watch(&control, bar.as_ref(), || worker.is_finished()));
+    runtime.block_on(watch(&control, bar.as_ref(), finished));
     let done = worker.join().unwrap_or_else(|_| Err(Error::new(ErrorKind::Failed, "the coordinator has panicked")));
     if let Some(bar) = bar {
         bar.finish_and_clear();
@@ -76,12 +82,13 @@ fn log(bar: Option<ProgressBar>) {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(Lines(bar)).try_init();
 }
 
-async fn watch(control: &Control, bar: Option<&ProgressBar>, is_finished: impl Fn() -> bool) {
+async fn watch(control: &Control, bar: Option<&ProgressBar>, mut finished: oneshot::Receiver<()>) {
     let mut signals = Signals::new();
     let mut shown = Shown::new(control.status());
     let mut logged = clock::now();
-    while !is_finished() {
+    loop {
         tokio::select! {
+            _ = &mut finished => return,
             () = tokio::time::sleep(LIVE) => {}
             () = signals.next() => {
                 if control.is_stopping() {

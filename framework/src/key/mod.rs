@@ -6,10 +6,12 @@
 //! Everything in this folder decides where state lives. It is frozen by golden-value tests: changing one of them
 //! orphans every checkpoint ever written.
 
+mod decode;
 mod encode;
 mod hash;
 
-pub use encode::{KeyError, decode_key, encode_key};
+pub use decode::decode_key;
+pub use encode::{KeyError, encode_key};
 pub use hash::stable_hash;
 pub(crate) use hash::visit_bytes;
 

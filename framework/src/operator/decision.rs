@@ -54,8 +54,9 @@ pub enum Decided {
 
 /// Says which checkpoint was decided, and decides the next one. The coordinator knows only this trait.
 ///
-/// The order of calls in a life of a process: `fence`, `read`, (`commit` of the newest record: the claim,) then `commit`
-/// once per checkpoint. `look` serves a process that was fenced and wants to know by whom without fencing back.
+/// The order of calls in a life of a process: `fence`, `read`, (`commit` of the newest record: the claim,) then
+/// `commit` once per checkpoint. `look` serves a process that was fenced and wants to know by whom without fencing
+/// back.
 pub trait DecisionLog: Send + Sync + 'static {
     /// The newest record, an undecided one at the tail included, without fencing anybody.
     fn look<'a>(&'a self) -> LocalBoxFuture<'a, Result<Option<Progress>, Error>>;

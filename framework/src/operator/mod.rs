@@ -9,11 +9,11 @@
 //! | [`Sink`], [`SinkWriter`] | writes epochs that become visible when they are decided | `sink.rs` |
 //! | [`DecisionLog`] | says which checkpoint was decided | `decision.rs` |
 //!
-//! Descriptions ([`Source`], [`Sink`], [`Process`]) are shared by all subtasks, hence `Send + Sync`. What runs (readers,
-//! writers and their futures) is made on a worker and stays on it, so its `async fn` need not be `Send`.
+//! Descriptions ([`Source`], [`Sink`], [`Process`]) are shared by all subtasks, hence `Send + Sync`. What runs
+//! (readers, writers and their futures) is made on a worker and stays on it, so its `async fn` need not be `Send`.
 //!
-//! A worker is a thread with a tokio runtime, whose timers and sockets futures may use. All subtasks of the worker share
-//! that thread: a call that blocks stops them all, so what takes more than about a millisecond (an fsync, a long
+//! A worker is a thread with a tokio runtime, whose timers and sockets futures may use. All subtasks of the worker
+//! share that thread: a call that blocks stops them all, so what takes more than about a millisecond (an fsync, a long
 //! computation) belongs on `tokio::task::spawn_blocking`. A panic ends the attempt like an error.
 //!
 //! `framework/examples/connectors/` has a source of each kind and a sink, written against this crate alone.

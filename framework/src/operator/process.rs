@@ -3,8 +3,8 @@
 use crate::state::State;
 use crate::{Batch, BoxError, Key, Timestamp};
 
-/// Keyed, with state, synchronous: the runtime has the state of the whole batch at hand before it calls, so nobody holds
-/// state across an await. All subtasks share one instance; what changes belongs into [`State`](Process::State).
+/// Keyed, with state, synchronous: the runtime has the state of the whole batch at hand before it calls, so nobody
+/// holds state across an await. All subtasks share one instance; what changes belongs into [`State`](Process::State).
 ///
 /// Results depend on the order in which records of one key arrive: records of one split stay in order, records of
 /// different splits meet in any order.

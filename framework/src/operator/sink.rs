@@ -12,7 +12,8 @@
 //! 1. [`inspect`](Sink::inspect), once, also at the very first start.
 //! 2. If the restored checkpoint has committables: [`open`](Sink::open) with subtask 0, and `commit` with each of them,
 //!    of all subtasks. That writer is dropped.
-//! 3. [`clean`](Sink::clean), once. When the job goes back to an older checkpoint it comes later, after the first commit.
+//! 3. [`clean`](Sink::clean), once. When the job goes back to an older checkpoint it comes later, after the first
+//!    commit.
 //! 4. [`open`](Sink::open) in each subtask; then `write`, `prepare` and `commit` as said. Nothing is called at the end:
 //!    what is not committed by then is over, and a writer that is dropped must leave no harm.
 
@@ -32,8 +33,8 @@ pub trait Sink<T>: Send + Sync + 'static {
     /// Writes for one subtask.
     type Writer: SinkWriter<T>;
 
-    /// Opens the writer of one subtask, on the thread it stays on, after [`inspect`](Sink::inspect) and before any record
-    /// flows. One more is opened at recovery if there is something to commit.
+    /// Opens the writer of one subtask, on the thread it stays on, after [`inspect`](Sink::inspect) and before any
+    /// record flows. One more is opened at recovery if there is something to commit.
     ///
     /// # Errors
     /// Ends the attempt.
@@ -52,8 +53,9 @@ pub trait Sink<T>: Send + Sync + 'static {
     }
 
     /// At recovery, before anything is decided: lists what earlier attempts left, and makes the listed names durable
-    /// (an fsync of the directory). Changes nothing else: the recovery may be refused. Sinks that show epochs as they are committed say which is the newest, so that a job
-    /// directory older than its output is noticed; at least once sinks give the default.
+    /// (an fsync of the directory). Changes nothing else: the recovery may be refused. Sinks that show epochs as they
+    /// are committed say which is the newest, so that a job directory older than its output is noticed; at least once
+    /// sinks give the default.
     ///
     /// # Errors
     /// Ends the attempt.
@@ -75,7 +77,8 @@ pub trait Sink<T>: Send + Sync + 'static {
 
 /// Writes for one subtask.
 pub trait SinkWriter<T>: 'static {
-    /// What it takes to make a prepared epoch visible, by this writer or another one. It stands in the manifest as JSON.
+    /// What it takes to make a prepared epoch visible, by this writer or another one. It stands in the manifest as
+    /// JSON.
     type Committable: Data;
 
     /// Writes records of the running epoch. Waiting here is back-pressure up to the sources.
@@ -90,8 +93,8 @@ pub trait SinkWriter<T>: 'static {
     /// Ends the attempt.
     async fn prepare(&mut self, epoch: Epoch) -> Result<Option<Self::Committable>, BoxError>;
 
-    /// Makes a prepared epoch visible, and that durable. Must be idempotent: it may be called again after a crash, with a
-    /// committable of another writer or of another attempt; what is missing has been committed before. So the
+    /// Makes a prepared epoch visible, and that durable. Must be idempotent: it may be called again after a crash, with
+    /// a committable of another writer or of another attempt; what is missing has been committed before. So the
     /// committable has to say what it is, by epoch, subtask and attempt, and whose it is, not who commits it.
     ///
     /// # Errors

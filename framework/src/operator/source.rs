@@ -81,8 +81,8 @@ pub trait SourceReader: 'static {
     /// Ends the attempt.
     fn offset(&self, split: &Self::Split) -> Result<Self::Offset, BoxError>;
 
-    /// These offsets belong to a decided checkpoint: they may be shown to others, such as a consumer group. Best effort:
-    /// it may be left out by a crash, and is never the authority.
+    /// These offsets belong to a decided checkpoint: they may be shown to others, such as a consumer group. Best
+    /// effort: it may be left out by a crash, and is never the authority.
     async fn decided(&mut self, offsets: &[(Self::Split, Self::Offset)]) {
         let _ = offsets;
     }

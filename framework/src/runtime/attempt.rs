@@ -1,13 +1,13 @@
-//! One attempt: recovers, starts the workers, and carries out what the coordinator commands until the end. The decisions
-//! are in `checkpoints/protocol.rs`, pure; here are the hands.
+//! One attempt: recovers, starts the workers, and carries out what the coordinator commands until the end. The
+//! decisions are in `checkpoints/protocol.rs`, pure; here are the hands.
 
 use super::control::{Control, Phase};
 use super::recovery::{self, Recovered};
 use super::wiring::{Common, Switchboard, wire};
 use super::worker::{self, Shared};
 use crate::checkpoints::{
-    Command, Coordinator, DecisionMode, DirectoryLog, Event, Head, Manifest, Part, Participant, Restore, Settings, Store,
-    collect,
+    Command, Coordinator, DecisionMode, DirectoryLog, Event, Head, Manifest, Part, Participant, Restore, Settings,
+    Store, collect,
 };
 use crate::operator::{Decided, DecisionLog, Digest, Instance, Progress, Visible};
 use crate::state::backend::StateEnv;
@@ -68,7 +68,11 @@ fn directory_decides(plan: &Plan) -> Result<(), Error> {
         if let Kind::Sink(sink) = &node.kind
             && sink.decides().is_some()
         {
-            let text = format!("the {} at {} decides checkpoints itself, which this version cannot recover from", node.label(), node.site);
+            let text = format!(
+                "the {} at {} decides checkpoints itself, which this version cannot recover from",
+                node.label(),
+                node.site
+            );
             return Err(Error::new(ErrorKind::Topology, text));
         }
     }
@@ -358,7 +362,11 @@ impl<'a> Running<'a> {
         let common = &self.shared.common;
         recovery::clean(&self.shared.plan, &common.job, common.attempt, uncleaned).await?;
         if let Some(newest) = &self.newest {
-            self.session.store.collect(&collect(&self.session.store.list()?, newest, self.session.job.settings.keep))?;
+            self.session.store.collect(&collect(
+                &self.session.store.list()?,
+                newest,
+                self.session.job.settings.keep,
+            ))?;
         }
         Ok(())
     }

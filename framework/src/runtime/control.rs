@@ -112,7 +112,13 @@ impl Control {
     }
 
     /// A new attempt begins; what the last one counted is kept.
-    pub(crate) fn begin(&self, restored: Option<Epoch>, sources: Vec<Arc<Counters>>, sinks: Vec<Arc<Counters>>, all: Vec<Arc<Counters>>) {
+    pub(crate) fn begin(
+        &self,
+        restored: Option<Epoch>,
+        sources: Vec<Arc<Counters>>,
+        sinks: Vec<Arc<Counters>>,
+        all: Vec<Arc<Counters>>,
+    ) {
         let status = self.status();
         let mut state = self.state();
         *state = State { status: Status { restored, ..status }, sources, sinks, all, since: None };

@@ -1,5 +1,5 @@
-//! A recovery, steps 2 to 7 as numbered in `checkpoints/`: what to resume from, whether the program fits it, and putting
-//! the sinks and the directory in order. What it decides is decided by pure functions there.
+//! A recovery, steps 2 to 7 as numbered in `checkpoints/`: what to resume from, whether the program fits it, and
+//! putting the sinks and the directory in order. What it decides is decided by pure functions there.
 
 use super::attempt::Order;
 use crate::checkpoints::{Decision, Facts, Listing, Manifest, Shown, Start, Store, clean_after_restore, recover};
@@ -95,7 +95,9 @@ fn decide(store: &Store, listing: &Listing, facts: &mut Facts) -> Result<Decisio
             Decision::Refuse(error) => return Err(error),
             fresh @ Decision::Fresh { .. } => return Ok(fresh),
             Decision::Restore { digest, epoch, announce } => match listing.find(&digest) {
-                Some(manifest) if store.verify(manifest)?.is_ok() => return Ok(Decision::Restore { digest, epoch, announce }),
+                Some(manifest) if store.verify(manifest)?.is_ok() => {
+                    return Ok(Decision::Restore { digest, epoch, announce });
+                }
                 Some(manifest) => (digest, manifest),
                 None => return Err(Error::refused(format!("checkpoint {epoch} has no manifest"))),
             },
@@ -140,7 +142,8 @@ async fn commit(plan: &Plan, job: &str, attempt: Attempt, manifest: &Manifest) -
 /// Whether the program can go on from a checkpoint, and how each operator's rows are to be read.
 fn fit(plan: &Plan, manifest: Option<&Manifest>) -> Result<Vec<OperatorStates>, Error> {
     let nodes = &plan.graph.nodes;
-    let has = |name: &str, what: fn(&Kind) -> bool| nodes.iter().any(|n| n.name.as_deref() == Some(name) && what(&n.kind));
+    let has =
+        |name: &str, what: fn(&Kind) -> bool| nodes.iter().any(|n| n.name.as_deref() == Some(name) && what(&n.kind));
     if let Some(manifest) = manifest {
         let orphan = |what: &str, name: &str| {
             Error::refused(format!(
@@ -150,7 +153,9 @@ fn fit(plan: &Plan, manifest: Option<&Manifest>) -> Result<Vec<OperatorStates>, 
         };
         if manifest.key_groups != KEY_GROUPS {
             let (was, is) = (manifest.key_groups, KEY_GROUPS);
-            return Err(Error::refused(format!("the checkpoint has {was} key groups and the program {is}: use the program that took it")));
+            return Err(Error::refused(format!(
+                "the checkpoint has {was} key groups and the program {is}: use the program that took it"
+            )));
         }
         if let Some(source) = manifest.sources.iter().find(|s| !has(&s.name, |k| matches!(k, Kind::Source(_)))) {
             return Err(orphan("the offsets of source", &source.name));

@@ -92,7 +92,14 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(crate) fn new(plan: &Plan, job: &str, attempt: Attempt, first_epoch: Epoch, budget: Budget, reports: Reports) -> Self {
+    pub(crate) fn new(
+        plan: &Plan,
+        job: &str,
+        attempt: Attempt,
+        first_epoch: Epoch,
+        budget: Budget,
+        reports: Reports,
+    ) -> Self {
         let participants = Participants::of(plan);
         let nodes = &plan.graph.nodes;
         let counters = (0..nodes.len()).map(|i| (0..plan.parallelism(i)).map(|_| Arc::default()).collect()).collect();

@@ -135,9 +135,7 @@ impl Assemble for Assembly<'_> {
         let (participant, reports) = (cx.participant, cx.reports.clone());
         let report = Arc::new(move |epoch, snapshot: Result<StateSnapshot, Error>| {
             reports.send(match snapshot {
-                Ok(snapshot) => {
-                    Report::Part { participant, epoch, part: crate::checkpoints::Part::State(snapshot) }
-                }
+                Ok(snapshot) => Report::Part { participant, epoch, part: crate::checkpoints::Part::State(snapshot) },
                 Err(error) => Report::Failed(error),
             });
         });
@@ -164,4 +162,3 @@ impl Assemble for Assembly<'_> {
         self.lanes.remove(&exchange).unwrap_or_default()
     }
 }
-

@@ -284,18 +284,50 @@ impl Backend {
     ///
     /// # Errors
     /// The failure of a thread behind; nothing is reported then.
-    pub(crate) fn finish(&mut self, epoch: Epoch) -> Result<(), Error> {
+    pub(crate) fn finish(&mut self, epoch: Epoch, whole: bool) -> Result<(), Error> {
         if let Some(error) = self.store.failure() {
             return Err(error);
         }
         let delta = self.open.iter_mut().find(|d| d.epoch == epoch && d.entries > 0).map(std::mem::take);
         if delta.is_none() && self.store.unreported.load(SeqCst) == 0 {
+            if whole {
+                self.store.folding.store(false, SeqCst);
+            }
             (self.store.report)(epoch, Ok(self.store.snapshot()));
             return Ok(());
         }
         let OpenDelta { entries, piece, .. } = delta.unwrap_or_default();
         self.store.unreported.fetch_add(1, SeqCst);
-        self.send(Job::Finish(Arc::clone(&self.store), epoch, piece, entries))
+        self.send(Job::Finish(Arc::clone(&self.store), epoch, piece, entries, whole))
+    }
+
+    /// Whether a row without content, which `epoch` made so, may leave the table and leave no trace: whatever will be folded
+    /// has it, and nothing that is in `base` is older.
+    pub(crate) fn may_forget(&self, epoch: Epoch) -> bool {
+        let store = &self.store;
+        let unfolded = || store.base.get().is_none() && !store.folding.load(SeqCst) && lock(&store.restored).is_none();
+        epoch <= store.folded() || (epoch <= store.decided.load(SeqCst) && unfolded())
+    }
+
+    /// Whether the delta of the epoch that ends now had better hold all rows, of about `bytes` bytes, and not only those it
+    /// changed. Such a delta replaces the chain before it, which spares the folds of a small state that changes fast: it is
+    /// rewritten with nearly every epoch anyway. To be asked only while the table holds every row; if the answer is yes,
+    /// [`finish`](Self::finish) must say that the delta is whole.
+    ///
+    /// Not when there is a base, or a fold that makes one: what the chain says is gone would still be in it.
+    pub(crate) fn wants_whole(&mut self, bytes: u64) -> bool {
+        let Store { shared, chain, folding, base, restored, .. } = &*self.store;
+        let Limits { bytes: most, deltas, .. } = shared.limits;
+        if bytes > most || base.get().is_some() || lock(restored).is_some() {
+            return false;
+        }
+        let is_long = {
+            let chain = lock(chain);
+            let written: u64 = chain.deltas.iter().map(|d| d.file.bytes).sum();
+            chain.base.is_none() && (chain.deltas.len() >= deltas / 2 || written >= most / 2)
+        };
+        // keeps folds away until the delta has joined the chain
+        is_long && folding.compare_exchange(false, true, SeqCst, SeqCst).is_ok()
     }
 
     /// `epoch` is decided: what it and those before it changed may go into `base`. Starts a fold if that is due and none is

@@ -75,7 +75,7 @@ fn start(dir: &Path, limits: Limits) -> Arc<StateEnv> {
 }
 
 fn finish(backend: &mut Backend, reports: &Reports, epoch: Epoch) -> Result<StateSnapshot, Error> {
-    backend.finish(epoch)?;
+    backend.finish(epoch, false)?;
     let (reported, snapshot) = reports.recv_timeout(PATIENCE).unwrap();
     assert_eq!(reported, epoch);
     snapshot
@@ -280,7 +280,7 @@ impl World {
         let epoch = self.running - 1;
         let Some(truth) = self.frozen.take() else { return };
         for sub in &mut self.subs {
-            sub.backend.finish(epoch).unwrap();
+            sub.backend.finish(epoch, false).unwrap();
         }
         let report = |sub: &Sub| sub.reports.recv_timeout(PATIENCE).unwrap();
         let snapshots: Vec<_> = self.subs.iter().map(report).map(|(e, s)| {
@@ -384,7 +384,7 @@ fn an_epoch_without_changes_reports_at_once() {
     let env = start(dir.path(), SMALL);
     let (mut backend, reports) = open(&env, (0, 0..GROUPS), None, &[]).unwrap();
     for epoch in 1..40 {
-        backend.finish(epoch).unwrap();
+        backend.finish(epoch, false).unwrap();
         let (reported, snapshot) = reports.try_recv().unwrap();
         let snapshot = snapshot.unwrap();
         assert_eq!((reported, snapshot.files().count()), (epoch, 0));
@@ -396,8 +396,8 @@ fn an_epoch_without_changes_reports_at_once() {
     assert_eq!(finish(&mut backend, &reports, 41).unwrap(), snapshot);
     // An empty epoch right behind one under way names that one's delta.
     put(&mut backend, 42, 1, b"r");
-    backend.finish(42).unwrap();
-    backend.finish(43).unwrap();
+    backend.finish(42, false).unwrap();
+    backend.finish(43, false).unwrap();
     assert_eq!(reports.recv().unwrap().0, 42);
     assert_eq!(reports.recv().unwrap().1.unwrap().deltas.len(), 2);
 }
@@ -410,7 +410,7 @@ fn a_third_open_epoch_is_an_error() {
     put(&mut backend, 1, 1, b"r");
     put(&mut backend, 2, 1, b"r");
     assert!(backend.put(3, |_| Ok(()), |_| Ok(())).is_err());
-    backend.finish(1).unwrap();
+    backend.finish(1, false).unwrap();
     put(&mut backend, 3, 1, b"r");
 }
 
@@ -509,7 +509,7 @@ fn a_failed_fold_fails_the_next_epoch() {
     }
     backend.decided(3);
     wait_for_fold(&backend);
-    let error = backend.finish(4).unwrap_err();
+    let error = backend.finish(4, false).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().contains("delta-1-"), "{error}");
 }
@@ -524,7 +524,7 @@ fn after_shut_down_there_are_errors_and_no_scratch() {
     put(&mut backend, 1, 1, b"r");
     env.shut_down();
     env.shut_down();
-    assert!(backend.finish(1).is_err());
+    assert!(backend.finish(1, false).is_err());
     drop(backend);
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, [CHECKPOINTS]);

@@ -79,7 +79,7 @@ impl Backend {
     }
 
     /// Reports an empty snapshot, or an error if a row was put since the start.
-    pub(crate) fn finish(&mut self, epoch: Epoch) -> Result<(), Error> {
+    pub(crate) fn finish(&mut self, epoch: Epoch, _: bool) -> Result<(), Error> {
         if self.lost {
             let error = Error::new(ErrorKind::Usage, WITHOUT).at(format!("state of `{}`", self.operator));
             (self.report)(epoch, Err(error));
@@ -88,6 +88,16 @@ impl Backend {
         let (operator, groups) = (self.operator.clone(), self.groups.clone());
         (self.report)(epoch, Ok(StateSnapshot { operator, groups, base: None, deltas: Vec::new() }));
         Ok(())
+    }
+
+    /// Always.
+    pub(crate) fn may_forget(&self, _: Epoch) -> bool {
+        true
+    }
+
+    /// Never.
+    pub(crate) fn wants_whole(&mut self, _: u64) -> bool {
+        false
     }
 
     /// Does nothing.

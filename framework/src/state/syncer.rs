@@ -27,6 +27,8 @@ pub(super) struct Finished {
     pub(super) epoch: Epoch,
     pub(super) file: Option<DeltaFile>,
     pub(super) entries: u64,
+    /// It holds every row there is, so it replaces the chain.
+    pub(super) whole: bool,
 }
 
 /// Works until nobody is left who could send, or the attempt is over.
@@ -55,15 +57,23 @@ fn sync(shared: &Shared, file: Option<DeltaFile>) -> Option<FileRef> {
 }
 
 fn report(file: Option<FileRef>, finished: &Finished) {
-    let Finished { store, epoch, entries, .. } = finished;
+    let Finished { store, epoch, entries, whole, .. } = finished;
     let result = match store.failure() {
         Some(error) => Err(error),
         None => {
             let delta = file.map(|file| Delta { epoch: *epoch, file, entries: *entries });
-            lock(&store.chain).deltas.extend(delta);
+            let mut chain = lock(&store.chain);
+            if *whole {
+                chain.deltas.clear();
+            }
+            chain.deltas.extend(delta);
+            drop(chain);
             Ok(store.snapshot())
         }
     };
+    if *whole {
+        store.folding.store(false, SeqCst);
+    }
     store.unreported.fetch_sub(1, SeqCst);
     (store.report)(*epoch, result);
 }

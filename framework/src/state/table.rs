@@ -57,6 +57,8 @@ pub(crate) struct RowTable<K, S> {
     stamp: Stamp,
     rows: usize,
     copying: bool,
+    /// The copy gives out all rows, not only those of the frozen epoch.
+    whole: bool,
     /// Group and block up to which frozen rows have been given out.
     cursor: (usize, usize),
     /// Where eviction goes on.
@@ -98,7 +100,7 @@ impl<K: Eq, S> RowTable<K, S> {
             frozen: vec![0],
         };
         let groups = (0..n).map(group).collect();
-        Self { groups, first, key_groups, stamp, rows: 0, copying: false, cursor: (0, 0), hand: (0, 0) }
+        Self { groups, first, key_groups, stamp, rows: 0, copying: false, whole: false, cursor: (0, 0), hand: (0, 0) }
     }
 
     /// How many rows.
@@ -219,7 +221,7 @@ impl<K: Eq, S> RowTable<K, S> {
             slot.stamp = stamp;
             mark(&mut g.dirty, block);
             if self.copying
-                && old == stamp - 1
+                && (old == stamp - 1 || self.whole)
                 && (at, block) >= self.cursor
                 && let Some((k, s)) = &slot.row
             {
@@ -277,14 +279,18 @@ impl<K: Eq, S> RowTable<K, S> {
         }
     }
 
-    /// Ends the epoch: what it changed is what [`copy`](Self::copy) will give out.
-    pub(crate) fn freeze(&mut self) {
+    /// Ends the epoch: what it changed is what [`copy`](Self::copy) will give out, or with `whole` all there is.
+    pub(crate) fn freeze(&mut self, whole: bool) {
         debug_assert!(!self.copying, "a copy is finished before the next freeze");
         self.stamp += 1;
         self.copying = true;
+        self.whole = whole;
         self.cursor = (0, 0);
         for g in &mut self.groups {
             std::mem::swap(&mut g.dirty, &mut g.frozen);
+            if whole {
+                g.frozen.fill(u64::MAX);
+            }
         }
     }
 
@@ -295,7 +301,7 @@ impl<K: Eq, S> RowTable<K, S> {
 
     /// Gives out the frozen rows of about `budget` slots, with their key group; true if there is more to do.
     pub(crate) fn copy(&mut self, budget: usize, mut save: impl FnMut(u32, &K, &S)) -> bool {
-        let frozen = self.stamp - 1;
+        let (running, whole) = (self.stamp, self.whole);
         let (mut at, mut block) = self.cursor;
         let mut left = budget;
         while at < self.groups.len() {
@@ -314,7 +320,7 @@ impl<K: Eq, S> RowTable<K, S> {
                 }
                 left -= BLOCK;
                 for slot in &g.slots[block * BLOCK..(block + 1) * BLOCK] {
-                    if slot.stamp == frozen
+                    if (slot.stamp == running - 1 || (whole && slot.stamp != running))
                         && let Some((k, s)) = &slot.row
                     {
                         save(self.first + at as u32, k, s);
@@ -409,7 +415,7 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Op {
         Add(u16),
-        Freeze,
+        Freeze(bool),
         Copy(u8),
         Sweep(u8),
     }
@@ -417,7 +423,7 @@ mod tests {
     fn ops() -> impl Strategy<Value = Vec<Op>> {
         let op = prop_oneof![
             40 => (0u16..600).prop_map(Op::Add),
-            1 => Just(Op::Freeze),
+            1 => any::<bool>().prop_map(Op::Freeze),
             4 => any::<u8>().prop_map(Op::Copy),
             2 => any::<u8>().prop_map(Op::Sweep),
         ];
@@ -444,7 +450,7 @@ mod tests {
                         *v += 1;
                         *model.entry(k).or_default() += 1;
                     }
-                    Op::Freeze => {
+                    Op::Freeze(whole) => {
                         while table.is_copying() {
                             table.copy(1 << 20, |_, k, v| { disk.insert(*k, *v); });
                         }
@@ -457,7 +463,10 @@ mod tests {
                                 disk.insert(*k, *v);
                             }
                         }
-                        table.freeze();
+                        if whole && evicted.is_empty() {
+                            disk.clear();
+                        }
+                        table.freeze(whole && evicted.is_empty());
                         frozen = model.clone();
                     }
                     Op::Copy(n) => {

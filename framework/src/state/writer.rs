@@ -31,7 +31,7 @@ pub(super) enum Job {
     /// Append a piece to the delta of an epoch.
     Piece(Arc<Store>, Epoch, Piece),
     /// Append the last piece and send the delta on. With the number of entries.
-    Finish(Arc<Store>, Epoch, Piece, u64),
+    Finish(Arc<Store>, Epoch, Piece, u64, bool),
     /// End.
     Stop,
 }
@@ -115,7 +115,7 @@ impl Writer {
             }
             match job {
                 Job::Piece(store, epoch, piece) => self.piece(&store, epoch, piece),
-                Job::Finish(store, epoch, piece, entries) => self.finish(store, epoch, piece, entries),
+                Job::Finish(store, epoch, piece, entries, whole) => self.finish(store, epoch, piece, entries, whole),
                 Job::Stop => return,
             }
         }
@@ -139,14 +139,14 @@ impl Writer {
         Ok(())
     }
 
-    fn finish(&mut self, store: Arc<Store>, epoch: Epoch, piece: Piece, entries: u64) {
+    fn finish(&mut self, store: Arc<Store>, epoch: Epoch, piece: Piece, entries: u64, whole: bool) {
         if !piece.is_empty() {
             self.piece(&store, epoch, piece);
         }
         let file = self.open.remove(&(store.id, epoch));
         if let Some(syncer) = self.syncers.get(store.id % self.syncers.len().max(1)) {
             // Fails only at the end of the attempt.
-            let _ = syncer.send(Finished { store, epoch, file, entries });
+            let _ = syncer.send(Finished { store, epoch, file, entries, whole });
         }
     }
 }

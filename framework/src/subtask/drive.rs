@@ -109,8 +109,8 @@ impl<T: 'static> Subtask<T> {
         .await
     }
 
-    /// Until the stage takes the next batch, or it is time to leave. Decisions are passed on meanwhile, for a sink may be
-    /// waiting for one.
+    /// Until the stage takes the next batch, or it is time to leave. Decisions are passed on meanwhile, for a sink may
+    /// be waiting for one.
     async fn ready(&mut self, all: bool) -> Result<(), Error> {
         let Self { stage, commands, leaving, .. } = self;
         poll_fn(|cx| {

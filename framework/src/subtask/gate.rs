@@ -89,7 +89,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever lane is read when: between two barriers that pass lie exactly the records of that epoch, all of them.
+        /// Whatever lane is read when: between two barriers that pass lie exactly the records of that epoch, all of
+        /// them.
         #[test]
         fn epochs_are_not_mixed(mut lanes in lanes(), choices in prop::collection::vec(any::<usize>(), 400)) {
             let expected: Vec<usize> = (0..4u64)

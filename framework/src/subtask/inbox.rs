@@ -18,8 +18,8 @@ use std::time::Duration;
 const LANE: usize = 8;
 /// How much work may wait before a subtask, all lanes together.
 pub(crate) const WORK: Duration = Duration::from_millis(20);
-/// Records a lane may hold before anything has been measured.
-const FIRST: usize = 64;
+/// Records that may wait before anything has been measured.
+pub(crate) const FIRST: usize = 64;
 
 struct Lane<T> {
     messages: VecDeque<Message<T>>,
@@ -186,7 +186,8 @@ impl<T> Receiver<T> {
     }
 }
 
-/// What a record costs, smoothed, and how many may wait.
+/// What a record costs, smoothed, and how many may wait. It rises fast and falls slowly: a stage that puts records aside
+/// for a moment, as a sink does between barrier and decision, has not become fast by that.
 #[derive(Debug, Default)]
 pub(crate) struct Cost {
     /// Nanoseconds per record; 0 before the first measurement.
@@ -195,20 +196,27 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    /// Takes a measurement in; gives how many records a lane is allowed if that has changed by much.
+    /// Takes a measurement in; gives how many records a lane is allowed if that has changed by much. It at most doubles,
+    /// so that a first batch that is quick because nothing is in its way does not open the lane.
     pub(crate) fn measured(&mut self, records: usize, took: Duration, lanes: usize) -> Option<usize> {
         if records == 0 {
             return None;
         }
         let cost = took.as_nanos() as f64 / records as f64;
-        self.smoothed = if self.smoothed == 0.0 { cost } else { self.smoothed + (cost - self.smoothed) / 4.0 };
+        let weight = if cost > self.smoothed { 4.0 } else { 64.0 };
+        self.smoothed = if self.smoothed == 0.0 { cost } else { self.smoothed + (cost - self.smoothed) / weight };
         let fits = (WORK.as_nanos() as f64 / self.smoothed.max(0.1)) as usize / lanes.max(1);
-        let allowed = fits.clamp(1, LANE * BATCH);
+        let allowed = fits.clamp(1, LANE * BATCH).min(2 * self.allowed.max(FIRST));
         let changed = allowed * 4 > self.allowed * 5 || allowed * 5 < self.allowed * 4;
         changed.then(|| {
             self.allowed = allowed;
             allowed
         })
+    }
+
+    /// How long so many records take; none before the first measurement.
+    pub(crate) fn of(&self, records: usize) -> Option<Duration> {
+        (self.smoothed > 0.0).then(|| Duration::from_nanos((self.smoothed * records as f64) as u64))
     }
 }
 
@@ -223,7 +231,7 @@ mod tests {
     #[test]
     fn a_lane_is_bounded_and_marks_pass() {
         let (mut senders, mut receiver) = inbox::<u64>(1);
-        receiver.worked(1000, Duration::from_micros(1));
+        (0..10).for_each(|_| receiver.worked(1000, Duration::from_micros(1)));
         let mut sent = 0;
         loop {
             let mut batch = Batch::from(vec![1; BATCH]);
@@ -243,6 +251,17 @@ mod tests {
             }
         }
         assert!(matches!(last, Some(Message::Barrier(1))));
+    }
+
+    #[test]
+    fn what_is_put_aside_does_not_count_as_fast() {
+        let mut cost = Cost::default();
+        assert_eq!(cost.of(1), None);
+        let slow: Vec<_> = (0..100).filter_map(|_| cost.measured(20, Duration::from_millis(20), 2)).collect();
+        assert_eq!(slow.last(), Some(&10), "20 ms of work in two lanes");
+        assert!((0..16).all(|_| cost.measured(5, Duration::from_nanos(100), 2).is_none_or(|allowed| allowed < 14)));
+        assert!(cost.of(100).is_some_and(|work| work > Duration::from_millis(70)));
+        assert!((0..1000).filter_map(|_| cost.measured(1000, Duration::from_micros(30), 2)).last() > Some(4096));
     }
 
     #[test]

@@ -82,6 +82,8 @@ struct Disk {
     encoded_bytes: usize,
     encoded_rows: usize,
     gone: usize,
+    /// The copy under way holds every row there is.
+    whole: bool,
     /// The first error of a call that could not return it.
     error: Option<Error>,
 }
@@ -169,7 +171,9 @@ pub(crate) struct ProcessStage<P: Process> {
     cache_bytes: usize,
     bound: usize,
     evicting: bool,
-    /// Rows that are gone are to be swept out of the table.
+    /// Rows that the last epoch left without content.
+    gone: usize,
+    /// Slots still to be looked at for rows without content.
     sweeping: usize,
     misses: Misses,
     out: Batch<P::Out>,
@@ -209,6 +213,7 @@ impl<P: Process> ProcessStage<P> {
             encoded_bytes: 0,
             encoded_rows: 0,
             gone: 0,
+            whole: false,
             error: None,
         };
         let mut stage = Self {
@@ -221,6 +226,7 @@ impl<P: Process> ProcessStage<P> {
             cache_bytes,
             bound: 0,
             evicting: false,
+            gone: 0,
             sweeping: 0,
             misses: Misses::default(),
             out: Batch::default(),
@@ -245,6 +251,12 @@ impl<P: Process> ProcessStage<P> {
             0
         };
         (self.cache_bytes / (slots + heap)).max(1024)
+    }
+
+    /// About what all rows take on disk.
+    fn whole_bytes(&self) -> u64 {
+        let row = self.disk.encoded_bytes.checked_div(self.disk.encoded_rows).unwrap_or(16);
+        (self.table.len() * (row + 16)) as u64
     }
 
     /// First pass: fetches the rows that are in storage only.
@@ -315,7 +327,7 @@ impl<P: Process> ProcessStage<P> {
         while table.is_copying() {
             table.copy(usize::MAX, |group, key, row| disk.save(group, key, row));
             disk.check()?;
-            self.sweeping = disk.copied()?;
+            self.gone = disk.copied()?;
         }
         self.complete = false;
         let (target, hard, running) = (*bound - *bound / 8, *bound + *bound / 8, table.stamp());
@@ -339,21 +351,13 @@ impl<P: Process> ProcessStage<P> {
         Ok(())
     }
 
-    /// Sweeps rows that hold nothing any more out of the table.
+    /// Sweeps rows that hold nothing any more out of the table. It stays complete: a miss means that there is nothing.
     fn sweep(&mut self) -> Result<(), Error> {
         let Self { table, disk, sweeping, .. } = self;
-        let running = table.stamp();
-        let removed = table.sweep(SLOTS.min(*sweeping), |group, stamp, key, row| {
-            let gone = stamp != running && crate::state::is_empty(row);
-            if gone && stamp != 0 {
-                disk.evict(group, stamp, key, row)?;
-            }
-            Ok::<_, Error>(gone)
+        table.sweep(SLOTS.min(*sweeping), |_, stamp, _, row| {
+            let forgotten = stamp == 0 || disk.backend.may_forget(Epoch::from(stamp) - 1);
+            Ok::<_, Error>(forgotten && crate::state::is_empty(row))
         })?;
-        if removed > 0 {
-            // storage may hold what the row was before
-            self.complete = false;
-        }
         *sweeping = sweeping.saturating_sub(SLOTS);
         Ok(())
     }
@@ -363,7 +367,8 @@ impl<P: Process> ProcessStage<P> {
         if !table.copy(SLOTS, |group, key, row| disk.save(group, key, row)) {
             disk.check()?;
             let gone = disk.copied()?;
-            self.sweeping = if gone > 0 { self.table.slots() } else { 0 };
+            // those that this epoch left without content can go when it is decided, hence with the next one
+            self.sweeping = if std::mem::replace(&mut self.gone, gone) > 0 { self.table.slots() } else { 0 };
             self.bound = self.row_bound();
             self.context.counters.rows.store(self.table.len() as u64, Relaxed);
         }
@@ -374,7 +379,7 @@ impl<P: Process> ProcessStage<P> {
 impl Disk {
     /// The frozen epoch's rows have all been copied; gives how many of them are gone.
     fn copied(&mut self) -> Result<usize, Error> {
-        self.backend.finish(self.frozen)?;
+        self.backend.finish(self.frozen, self.whole)?;
         Ok(std::mem::take(&mut self.gone))
     }
 }
@@ -401,10 +406,12 @@ impl<P: Process> Stage<P::In> for ProcessStage<P> {
             // only if the last copy has not ended: back-pressure on checkpoints
             self.copy()?;
         }
+        let whole = self.complete && self.disk.backend.wants_whole(self.whole_bytes());
         self.disk.encoded_bytes = 0;
         self.disk.encoded_rows = 0;
+        self.disk.whole = whole;
         (self.disk.frozen, self.disk.running) = (epoch, epoch + 1);
-        self.table.freeze();
+        self.table.freeze(whole);
         debug_assert_eq!(self.table.stamp(), stamp(epoch + 1), "the table counts epochs as the coordinator does");
         Counters::max(&self.context.counters.pause_ns_max, nanos(start.elapsed()));
         Ok(())

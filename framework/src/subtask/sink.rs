@@ -3,21 +3,27 @@
 //! 1. `write` as batches come; the subtask waits while one is under way.
 //! 2. At barrier `n`: `prepare(n)`, behind all writes of epoch `n`. What it gives is this sink's share of checkpoint `n`.
 //! 3. Until `n` is decided and committed, records of `n + 1` are held back (unless the sink separates epochs itself), in a
-//!    buffer that is bounded in bytes; then the subtask waits, and back-pressure reaches the sources.
+//!    buffer that is bounded in bytes and in the time it takes to write them, or the next barrier would wait behind them
+//!    for as long; then the subtask waits, and back-pressure reaches the sources.
 //! 4. When `n` is decided: `commit`, reported when done. Only then may the coordinator start the next checkpoint.
 //!
 //! A writer is moved into the future of its call and comes back with the result, so that no call is ever dropped half way.
 
+use super::inbox::{Cost, FIRST};
 use super::report::{Counters, Report, StageContext};
 use super::stage::Stage;
 use crate::checkpoints::Part;
 use crate::operator::{Sink, SinkContext, SinkWriter};
-use crate::{Batch, BoxError, Epoch, Error};
+use crate::{Batch, BoxError, Epoch, Error, clock};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// How long it may take to write what is held back.
+const HOLD: Duration = Duration::from_millis(100);
 
 /// What is asked of the writer.
 enum Op<T, C> {
@@ -49,8 +55,12 @@ type CommittableOf<T, S> = <<S as Sink<T>>::Writer as SinkWriter<T>>::Committabl
 pub(crate) struct SinkStage<T, S: Sink<T>> {
     state: State<S::Writer, CommittableOf<T, S>>,
     queue: VecDeque<Op<T, CommittableOf<T, S>>>,
-    /// Records that wait in `queue`, in bytes.
+    /// Records that wait in `queue`, and their bytes.
     held: usize,
+    held_bytes: usize,
+    /// What a record costs the writer; how many are being written, since when.
+    cost: Cost,
+    writing: Option<(usize, Instant)>,
     /// The epoch that is prepared or being prepared, and not committed.
     undecided: Option<Epoch>,
     /// Whether `prepare` of that epoch has begun: what waits behind it belongs to the next one.
@@ -81,6 +91,9 @@ impl<T: Send + 'static, S: Sink<T>> SinkStage<T, S> {
             state: State::Busy(open.boxed_local()),
             queue: VecDeque::new(),
             held: 0,
+            held_bytes: 0,
+            cost: Cost::default(),
+            writing: None,
             undecided: None,
             prepared: false,
             committable: None,
@@ -106,7 +119,9 @@ impl<T: Send + 'static, S: Sink<T>> SinkStage<T, S> {
     fn call(&mut self, mut writer: S::Writer, op: Op<T, CommittableOf<T, S>>) -> Call<S::Writer, CommittableOf<T, S>> {
         match op {
             Op::Write(batch) => {
-                self.held -= bytes(&batch);
+                self.held -= batch.len();
+                self.held_bytes -= bytes(&batch);
+                self.writing = Some((batch.len(), clock::now()));
                 Counters::add(&self.context.counters.records_out, batch.len());
                 async move {
                     writer.write(batch).await?;
@@ -130,7 +145,11 @@ impl<T: Send + 'static, S: Sink<T>> SinkStage<T, S> {
     fn done(&mut self, done: Done<CommittableOf<T, S>>) -> Result<(), Error> {
         let participant = self.context.participant;
         match done {
-            Done::Written => {}
+            Done::Written => {
+                if let Some((records, since)) = self.writing.take() {
+                    self.cost.measured(records, since.elapsed(), 1);
+                }
+            }
             Done::Opened => self.context.reports.send(Report::Ready),
             Done::Prepared(epoch, committable) => {
                 let value = committable.as_ref().map(serde_json::to_value).transpose().map_err(|e| {
@@ -182,7 +201,8 @@ impl<T: Send + 'static, S: Sink<T>> SinkStage<T, S> {
     /// Whether the next batch may come: nothing waits, or what waits is held back for good reason and within bounds.
     fn takes_more(&self) -> bool {
         let idle = self.queue.is_empty() && matches!(self.state, State::Idle(_));
-        idle || (self.undecided.is_some() && self.held < self.context.hold_bytes)
+        let in_time = self.cost.of(self.held).map_or(self.held < FIRST, |work| work < HOLD);
+        idle || (self.undecided.is_some() && in_time && self.held_bytes < self.context.hold_bytes)
     }
 }
 
@@ -190,7 +210,8 @@ impl<T: Send + 'static, S: Sink<T>> Stage<T> for SinkStage<T, S> {
     fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
         if !batch.is_empty() {
             let taken = std::mem::take(batch);
-            self.held += bytes(&taken);
+            self.held += taken.len();
+            self.held_bytes += bytes(&taken);
             self.queue.push_back(Op::Write(taken));
         }
         Ok(())

@@ -205,7 +205,8 @@ impl<S: Source> Driver<S> {
         let mut offsets = Vec::with_capacity(self.splits.len());
         let mut parts = Vec::with_capacity(self.splits.len());
         for split in &self.splits {
-            let offset = self.reader.offset(split).map_err(|e| Error::from_user(e, format!("{}, split {split}", place())))?;
+            let offset =
+                self.reader.offset(split).map_err(|e| Error::from_user(e, format!("{}, split {split}", place())))?;
             let json = |e: serde_json::Error| Error::from_user(e.into(), format!("{}, split {split} as JSON", place()));
             parts.push(SplitSnapshot {
                 split: serde_json::to_value(split).map_err(json)?,
@@ -231,8 +232,8 @@ impl<S: Source> Driver<S> {
         }
     }
 
-    /// Until the stage takes the next batch, or it is time to leave. Decisions are passed on meanwhile, for a sink may be
-    /// waiting for one; other commands are kept.
+    /// Until the stage takes the next batch, or it is time to leave. Decisions are passed on meanwhile, for a sink may
+    /// be waiting for one; other commands are kept.
     async fn ready(&mut self, all: bool) -> Result<(), Error> {
         let Self { stage, commands, waiting, unseen, leaving, .. } = self;
         poll_fn(|cx| {

@@ -58,6 +58,9 @@ impl<T: 'static, C: Chain<T>> ChainStage<C, T> {
     }
 }
 
+/// Records of so many bytes are cheaper to put down than a branch on whether to.
+const SMALL: usize = 64;
+
 /// Where a chain puts its results.
 struct Tail<'a, T, const TIMED: bool> {
     out: &'a mut Batch<T>,
@@ -71,6 +74,19 @@ impl<T, const TIMED: bool> Collect<T> for Tail<'_, T, TIMED> {
         if TIMED {
             self.out.times.push(r.time);
         }
+    }
+    #[inline(always)]
+    fn emit_if(&mut self, keep: bool, r: Record<T>) {
+        if TIMED || std::mem::needs_drop::<T>() || size_of::<T>() > SMALL {
+            if keep {
+                self.emit(r);
+            }
+            return;
+        }
+        // put down in any case, and left out of the length: no branch
+        let len = self.out.values.len();
+        self.out.values.push(r.value);
+        self.out.values.truncate(len + usize::from(keep));
     }
     #[cold]
     fn fail(&mut self, error: BoxError) {

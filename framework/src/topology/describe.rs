@@ -50,7 +50,12 @@ impl Plan {
                 node.inputs.iter().enumerate().map(|(at, p)| format!("{} ({})", p.node, self.link(i, at))).collect();
             let from = if inputs.is_empty() { String::new() } else { format!("  <- {}", inputs.join(", ")) };
             let title = self.title(i);
-            out.push_str(&format!("{i:>3}  {title:<wide$}  {:<9} x{:<3} {}{from}\n", node.what, self.parallelism(i), node.site));
+            out.push_str(&format!(
+                "{i:>3}  {title:<wide$}  {:<9} x{:<3} {}{from}\n",
+                node.what,
+                self.parallelism(i),
+                node.site
+            ));
         }
         out
     }

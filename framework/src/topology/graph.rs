@@ -80,7 +80,8 @@ impl Graph {
     /// The nodes that read a port, with the position among their inputs.
     pub(crate) fn readers(&self, port: Port) -> impl Iterator<Item = (usize, usize)> {
         let reads = move |(i, node): (usize, &Node)| {
-            let inputs: Vec<_> = node.inputs.iter().enumerate().filter(|(_, p)| **p == port).map(|(at, _)| (i, at)).collect();
+            let inputs: Vec<_> =
+                node.inputs.iter().enumerate().filter(|(_, p)| **p == port).map(|(at, _)| (i, at)).collect();
             inputs
         };
         self.nodes.iter().enumerate().flat_map(reads)

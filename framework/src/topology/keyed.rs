@@ -1,5 +1,5 @@
-//! [`KeyedStream`]: records with equal keys meet in one subtask. Operators on it are in the crate of operators, all made
-//! of [`KeyedStream::process`].
+//! [`KeyedStream`]: records with equal keys meet in one subtask. Operators on it are in the crate of operators, all
+//! made of [`KeyedStream::process`].
 
 use super::graph::{Kind, Link};
 use super::node::ProcessOf;

@@ -1,8 +1,8 @@
 //! Nodes and edges, typed inside and untyped outside: how each becomes a stage. The only place where the graph meets
 //! record types again.
 
-use crate::operator::{Process, RecordOf, Sink, SinkWriter, Source, SplitOf, Visible};
 use crate::operator::{Chain, DecisionLog, SinkContext};
+use crate::operator::{Process, RecordOf, Sink, SinkWriter, Source, SplitOf, Visible};
 use crate::state::Layout;
 use crate::subtask::{
     AnyStage, Assignment, BatchWriter, ChainStage, Commands, Discard, FanOut, HashOf, KeyOf, KeyedParts, KeyedWriter,
@@ -141,7 +141,13 @@ impl<S: Source> SourceNode for SourceOf<S> {
         .boxed_local()
     }
 
-    fn drive(&self, splits: Vec<Assignment>, next: Outputs, commands: Commands, cx: StageContext) -> Result<Life, Error> {
+    fn drive(
+        &self,
+        splits: Vec<Assignment>,
+        next: Outputs,
+        commands: Commands,
+        cx: StageContext,
+    ) -> Result<Life, Error> {
         let stage = typed::<RecordOf<S>>(next.stage()?)?;
         Ok(drive_source(self.0.clone(), splits, stage, commands, cx).boxed_local())
     }
@@ -273,8 +279,8 @@ impl<T: Send + 'static, S: Sink<T>> SinkNode for SinkOf<T, S> {
             }
             let mut writer = self.sink.open(cx).await?;
             for committable in committables {
-                let committable: <S::Writer as SinkWriter<T>>::Committable =
-                    serde_json::from_value(committable).map_err(|e| {
+                let committable: <S::Writer as SinkWriter<T>>::Committable = serde_json::from_value(committable)
+                    .map_err(|e| {
                         Error::refused(format!("the checkpoint has a committable that this sink cannot read: {e}"))
                     })?;
                 writer.commit(committable).await?;

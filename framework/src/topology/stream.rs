@@ -1,5 +1,5 @@
-//! [`Topology`] and [`Stream`]: what users build with. Keyed streams are in `keyed.rs`, operators above the contracts in
-//! the crate of operators.
+//! [`Topology`] and [`Stream`]: what users build with. Keyed streams are in `keyed.rs`, operators above the contracts
+//! in the crate of operators.
 
 use super::graph::{Graph, Kind, Link, Node, Port};
 use super::keyed::KeyedStream;
@@ -156,8 +156,8 @@ impl<T: Send + 'static> IsBoxed<T> for Boxed<T> {
 }
 
 impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
-    /// A further reader of this stream, which has to be [`boxed`](Self::boxed): the records are cloned for it. The same as
-    /// [`Clone::clone`], and here so that the compiler can say what is missing.
+    /// A further reader of this stream, which has to be [`boxed`](Self::boxed): the records are cloned for it. The same
+    /// as [`Clone::clone`], and here so that the compiler can say what is missing.
     #[allow(clippy::should_implement_trait, reason = "it is implemented")]
     pub fn clone(&self) -> Self
     where
@@ -218,8 +218,8 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
         self.step(FlatMap::new(f))
     }
 
-    /// As [`flat_map`](Self::flat_map), without a collection per record: results are put into a buffer that is reused, and
-    /// may borrow from the record while they are made.
+    /// As [`flat_map`](Self::flat_map), without a collection per record: results are put into a buffer that is reused,
+    /// and may borrow from the record while they are made.
     pub fn flat_map_into<U, F>(self, f: F) -> Stream<U, Then<C, FlatMapInto<F, U>, T>>
     where
         U: Send + 'static,

@@ -65,7 +65,11 @@ fn parallelism(graph: &Graph, mistakes: &mut Vec<String>) {
                 "the {} at {} has a parallelism of {parallelism}: write at least 1{}",
                 node.what,
                 node.site,
-                if most == usize::MAX { String::new() } else { format!(" and at most {most}, the number of key groups") }
+                if most == usize::MAX {
+                    String::new()
+                } else {
+                    format!(" and at most {most}, the number of key groups")
+                }
             ));
         }
     }
