@@ -4,10 +4,9 @@
 use crate::r#gen::{Rec, rec, w1_map};
 use crate::measure::{Figure, timed};
 use hashbrown::HashMap;
-use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::hint::black_box;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 /// Records per batch, as in the engine.
 pub(crate) const BATCH: usize = 1024;
@@ -132,14 +131,27 @@ pub(crate) fn w2_one_thread<K: Hash + Eq>(n: u64, make: impl Fn(u64) -> K) -> Fi
     timed(n, || (n, (0..n).fold(0, |sum: u64, i| sum.wrapping_add(count(&mut table, make(i))))))
 }
 
-/// W2 on two threads. Each makes half of the records, hands those of the other's keys over, and counts its own.
+/// W2 on two threads, thread per core: each makes half of the records, sends each batch to the owner of its keys, itself
+/// included, over a bounded channel, and counts what it receives.
 pub(crate) fn w2_exchange<K: Hash + Eq + Send>(n: u64, make: impl Fn(u64) -> K + Sync) -> Figure {
-    let ((to_b, from_a), (to_a, from_b)) = (sync_channel(LANE), sync_channel(LANE));
+    exchange::<K, false>(n, make)
+}
+
+/// The same with what can be tuned by hand: no channel for a thread's own keys, and batches that are used again.
+pub(crate) fn w2_exchange_tuned<K: Hash + Eq + Send>(n: u64, make: impl Fn(u64) -> K + Sync) -> Figure {
+    exchange::<K, true>(n, make)
+}
+
+fn exchange<K: Hash + Eq + Send, const TUNED: bool>(n: u64, make: impl Fn(u64) -> K + Sync) -> Figure {
+    // a lane each, as in the engine; the threads' own ones are used by the plain loop only
+    let [(to_a, a_from_a), (to_b, a_from_b), (b_to_a, b_from_a), (b_to_b, b_from_b)] =
+        [(); 4].map(|()| sync_channel(LANE));
     let one = |number, to, from| {
         let (table, batches) = (Table::default(), [(); 2].map(|()| Vec::with_capacity(BATCH)));
-        Thread { number, to: Some(to), from, table, batches, waiting: VecDeque::new(), out: 0, sum: 0 }
+        Thread::<K, TUNED> { number, to, from, table, batches, empty: Vec::new(), out: 0, sum: 0 }
     };
-    let (a, b) = (one(0, to_b, from_b), one(1, to_a, from_a));
+    let a = one(0, [Some(to_a), Some(to_b)], [a_from_a, b_from_a]);
+    let b = one(1, [Some(b_to_a), Some(b_to_b)], [a_from_b, b_from_b]);
     timed(n, || {
         std::thread::scope(|scope| {
             let b = scope.spawn(|| b.run(n, &make));
@@ -150,22 +162,23 @@ pub(crate) fn w2_exchange<K: Hash + Eq + Send>(n: u64, make: impl Fn(u64) -> K +
 }
 
 /// One of the two.
-struct Thread<K> {
-    number: u64,
-    to: Option<SyncSender<Vec<K>>>,
-    from: Receiver<Vec<K>>,
+struct Thread<K, const TUNED: bool> {
+    number: usize,
+    /// To and from each thread, itself included.
+    to: [Option<SyncSender<Vec<K>>>; 2],
+    from: [Receiver<Vec<K>>; 2],
     table: Table<K>,
     /// By owner.
     batches: [Vec<K>; 2],
-    /// Emptied ones, used again.
-    waiting: VecDeque<Vec<K>>,
+    /// To be used again.
+    empty: Vec<Vec<K>>,
     out: u64,
     sum: u64,
 }
 
-impl<K: Hash + Eq> Thread<K> {
+impl<K: Hash + Eq, const TUNED: bool> Thread<K, TUNED> {
     fn run(mut self, n: u64, make: &impl Fn(u64) -> K) -> (u64, u64) {
-        let mut i = self.number;
+        let mut i = self.number as u64;
         while i < n {
             let end = n.min(i + 2 * BATCH as u64);
             while i < end {
@@ -174,12 +187,14 @@ impl<K: Hash + Eq> Thread<K> {
             }
             while self.receive() {}
         }
-        let [own, other] = std::mem::take(&mut self.batches);
-        self.work(own);
-        self.send(other);
-        self.to = None;
-        while let Ok(batch) = self.from.recv() {
-            self.work(batch);
+        for (owner, batch) in std::mem::take(&mut self.batches).into_iter().enumerate() {
+            self.send(owner, batch);
+        }
+        self.to = [None, None];
+        for other in 0..2 {
+            while let Ok(batch) = self.from[other].recv() {
+                self.work(batch);
+            }
         }
         (self.out, self.sum)
     }
@@ -188,13 +203,14 @@ impl<K: Hash + Eq> Thread<K> {
     fn route(&mut self, key: K) {
         let mut fx = Fx::default();
         key.hash(&mut fx);
-        // bits that the table does not use for its small sizes
-        let is_other = usize::from((fx.finish() >> 50) & 1 != self.number);
-        self.batches[is_other].push(key);
-        if self.batches[is_other].len() == BATCH {
-            let empty = self.waiting.pop_front().unwrap_or_else(|| Vec::with_capacity(BATCH));
-            let full = std::mem::replace(&mut self.batches[is_other], empty);
-            if is_other == 1 { self.send(full) } else { self.work(full) }
+        // a bit that the table does not use at this size
+        let owner = (fx.finish() >> 50) as usize & 1;
+        let batch = &mut self.batches[owner];
+        batch.push(key);
+        if batch.len() == BATCH {
+            let empty = self.empty.pop().unwrap_or_else(|| Vec::with_capacity(BATCH));
+            let full = std::mem::replace(batch, empty);
+            if TUNED && owner == self.number { self.work(full) } else { self.send(owner, full) }
         }
     }
 
@@ -203,23 +219,22 @@ impl<K: Hash + Eq> Thread<K> {
         for key in batch.drain(..) {
             self.sum = self.sum.wrapping_add(count(&mut self.table, key));
         }
-        if self.waiting.len() < LANE {
-            self.waiting.push_back(batch);
+        if TUNED && self.empty.len() < LANE {
+            self.empty.push(batch);
         }
     }
 
-    /// Works off a batch of the other thread, if one is there.
+    /// Works off a batch of each thread, where one is there.
     fn receive(&mut self) -> bool {
-        match self.from.try_recv() {
-            Ok(batch) => self.work(batch),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => return false,
-        }
-        true
+        let batches = [0, 1].map(|from| self.from[from].try_recv().ok());
+        let any = batches.iter().any(Option::is_some);
+        batches.into_iter().flatten().for_each(|batch| self.work(batch));
+        any
     }
 
-    /// While the other thread is behind, works for it.
-    fn send(&mut self, mut batch: Vec<K>) {
-        while let Some(to) = &self.to {
+    /// While a lane is full, works off what has come.
+    fn send(&mut self, owner: usize, mut batch: Vec<K>) {
+        while let Some(to) = &self.to[owner] {
             match to.try_send(batch) {
                 Ok(()) | Err(TrySendError::Disconnected(_)) => return,
                 Err(TrySendError::Full(back)) => batch = back,

@@ -90,6 +90,9 @@ pub(crate) async fn recover_job(
 
 /// Asks the recovery table until what it says to restore is intact.
 fn decide(store: &Store, listing: &Listing, facts: &mut Facts) -> Result<Decision, Error> {
+    for (epoch, why) in facts.found.iter().filter_map(|f| f.damage.as_ref().map(|why| (f.epoch, why))) {
+        tracing::warn!(checkpoint = epoch, why, "a checkpoint is damaged");
+    }
     loop {
         let (digest, manifest) = match recover(facts) {
             Decision::Refuse(error) => return Err(error),

@@ -127,8 +127,10 @@ enum Op {
     Copy(u8),
     /// The next barrier.
     Freeze,
-    /// All copied and reported, so it may be restored; decided or not known to be.
-    Finish(bool),
+    /// All copied and reported, so it may be decided.
+    Finish,
+    /// The oldest that may be, or the newest, is decided.
+    Decide(bool),
     WaitForFold,
     /// Restored with so many subtasks.
     Crash(u32),
@@ -140,12 +142,13 @@ fn op() -> impl Strategy<Value = Op> {
         40 => (0u16..150, row).prop_map(|(k, row)| Op::Write(k, row)),
         6 => prop::collection::vec(0u16..150, 1..20).prop_map(Op::Read),
         20 => (0u16..150).prop_map(Op::Evict),
-        1 => Just(Op::EvictAll),
+        3 => Just(Op::EvictAll),
         5 => (0u8..20).prop_map(Op::Copy),
         8 => Just(Op::Freeze),
-        12 => prop::bool::weighted(0.8).prop_map(Op::Finish),
-        2 => Just(Op::WaitForFold),
-        3 => prop_oneof![Just(1), Just(1), Just(2), Just(3), Just(8)].prop_map(Op::Crash),
+        8 => Just(Op::Finish),
+        8 => any::<bool>().prop_map(Op::Decide),
+        4 => Just(Op::WaitForFold),
+        2 => prop_oneof![Just(1), Just(1), Just(2), Just(3), Just(8)].prop_map(Op::Crash),
     ]
 }
 
@@ -181,6 +184,8 @@ struct World {
     /// The truth at the last barrier, until that epoch is finished.
     frozen: Option<BTreeMap<u16, Bytes>>,
     point: Point,
+    /// Checkpoints that may be decided, oldest first.
+    prepared: Vec<Point>,
     /// Files that a decided checkpoint named.
     named: BTreeSet<String>,
 }
@@ -189,9 +194,9 @@ impl World {
     fn new() -> Self {
         let dir = tempdir();
         let env = start(dir.path(), SMALL);
-        let (truth, point) = Default::default();
+        let (truth, point, prepared) = Default::default();
         let (subs, named) = Default::default();
-        let mut world = Self { dir, env, subs, running: 1, truth, frozen: None, point, named };
+        let mut world = Self { dir, env, subs, running: 1, truth, frozen: None, point, prepared, named };
         world.open(1);
         world
     }
@@ -266,7 +271,7 @@ impl World {
     }
 
     fn freeze(&mut self) {
-        self.finish(false);
+        self.finish();
         for sub in &mut self.subs {
             let dirty = sub.table.iter().filter(|(_, row)| row.epoch == self.running);
             sub.frozen = dirty.map(|(k, row)| (*k, row.bytes.clone())).collect();
@@ -275,7 +280,7 @@ impl World {
         self.running += 1;
     }
 
-    fn finish(&mut self, decide: bool) {
+    fn finish(&mut self) {
         self.copy(usize::MAX);
         let epoch = self.running - 1;
         let Some(truth) = self.frozen.take() else { return };
@@ -288,11 +293,16 @@ impl World {
             s.unwrap()
         }).collect();
         snapshots.iter().for_each(|s| verify(self.dir.path(), s));
-        if decide {
-            self.point = Point { epoch: Some(epoch), truth, snapshots };
-            self.subs.iter_mut().for_each(|s| s.backend.decided(epoch));
-            self.collect();
-        }
+        self.prepared.push(Point { epoch: Some(epoch), truth, snapshots });
+    }
+
+    fn decide(&mut self, oldest: bool) {
+        let at = if oldest { 0 } else { self.prepared.len().saturating_sub(1) };
+        let Some(point) = self.prepared.drain(..).nth(at) else { return };
+        let epoch = point.epoch.unwrap();
+        self.point = point;
+        self.subs.iter_mut().for_each(|s| s.backend.decided(epoch));
+        self.collect();
     }
 
     /// Deletes what a decided checkpoint named and the newest one does not.
@@ -314,6 +324,7 @@ impl World {
         assert!(old.iter().all(|(path, bytes)| now.get(path) == Some(bytes)), "a restore changes no file");
         self.truth = self.point.truth.clone();
         self.frozen = None;
+        self.prepared.clear();
         self.running = self.point.epoch.unwrap_or(0) + 1;
         self.fetch(&(0..150).collect::<Vec<_>>());
     }
@@ -326,7 +337,8 @@ impl World {
             Op::EvictAll => (0..150).for_each(|k| self.evict(k)),
             Op::Copy(n) => self.copy(n.into()),
             Op::Freeze => self.freeze(),
-            Op::Finish(decide) => self.finish(decide),
+            Op::Finish => self.finish(),
+            Op::Decide(oldest) => self.decide(oldest),
             Op::WaitForFold => self.subs.iter().for_each(|s| wait_for_fold(&s.backend)),
             Op::Crash(parallelism) => self.crash(parallelism),
         }
@@ -334,10 +346,10 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn restored_is_what_was_decided(ops in prop::collection::vec(op(), 1..250)) {
+    fn restored_is_what_was_decided(ops in prop::collection::vec(op(), 1..400)) {
         let mut world = World::new();
         for op in ops {
             world.run(op);
@@ -376,6 +388,75 @@ fn folds_bound_the_chain_and_empty_the_spill() {
     let found = get(&mut backend, &all);
     assert_eq!(found.len(), 149);
     assert!(found.iter().all(|(k, (_, row))| row[..] == u64::from(*k).min(100).to_be_bytes()));
+}
+
+/// Three epochs are folded.
+fn fold_three(backend: &mut Backend, reports: &Reports, first: Epoch) {
+    for epoch in first..first + 3 {
+        (0..10).for_each(|k| put(backend, epoch, k, &epoch.to_be_bytes()));
+        finish(backend, reports, epoch).unwrap();
+    }
+    backend.decided(first + 2);
+    wait_for_fold(backend);
+    assert_eq!(backend.folded(), first + 2);
+}
+
+#[test]
+fn what_was_dropped_is_looked_up() {
+    let dir = tempdir();
+    let env = start(dir.path(), SMALL);
+    let (mut backend, reports) = open(&env, (0, 0..GROUPS), None, &[]).unwrap();
+    fold_three(&mut backend, &reports, 1);
+    assert!(!backend.may_drop(4) && backend.is_empty());
+    assert!(backend.may_drop(3) && !backend.is_empty());
+    assert_eq!(get(&mut backend, &[3, 20]), BTreeMap::from([(3, (0, 3u64.to_be_bytes().to_vec()))]));
+}
+
+#[test]
+fn the_first_fold_replaces_the_restored_base() {
+    let dir = tempdir();
+    let env = start(dir.path(), SMALL);
+    let (mut backend, reports) = open(&env, (0, 0..GROUPS), None, &[]).unwrap();
+    fold_three(&mut backend, &reports, 1);
+    let snapshot = finish(&mut backend, &reports, 4).unwrap();
+    env.shut_down();
+    drop(backend);
+    let env = start(dir.path(), SMALL);
+    let (mut backend, reports) = open(&env, (0, 0..GROUPS), Some(4), &[snapshot]).unwrap();
+    assert_eq!(get(&mut backend, &[3])[&3], (0, 3u64.to_be_bytes().to_vec()));
+    fold_three(&mut backend, &reports, 5);
+    assert_eq!(get(&mut backend, &[3])[&3], (0, 7u64.to_be_bytes().to_vec()));
+}
+
+#[test]
+fn an_old_spilled_row_does_not_hide_base() {
+    let dir = tempdir();
+    let env = start(dir.path(), SMALL);
+    let (mut backend, reports) = open(&env, (0, 0..GROUPS), None, &[]).unwrap();
+    backend.spill(1, &key(3), b"old").unwrap();
+    backend.spill(9, &key(4), b"new").unwrap();
+    fold_three(&mut backend, &reports, 1);
+    let found = BTreeMap::from([(3, (0, 3u64.to_be_bytes().to_vec())), (4, (9, b"new".to_vec()))]);
+    assert_eq!(get(&mut backend, &[3, 4]), found);
+}
+
+#[test]
+fn epochs_that_are_not_decided_stay_out_of_base() {
+    let dir = tempdir();
+    let env = start(dir.path(), SMALL);
+    let (mut backend, reports) = open(&env, (0, 0..GROUPS), None, &[]).unwrap();
+    for epoch in 1..=5 {
+        put(&mut backend, epoch, 1, &epoch.to_be_bytes());
+        finish(&mut backend, &reports, epoch).unwrap();
+    }
+    backend.decided(3);
+    wait_for_fold(&backend);
+    let mut snapshot = finish(&mut backend, &reports, 6).unwrap();
+    assert_eq!(snapshot.base.as_ref().unwrap().epoch, 3);
+    assert_eq!(snapshot.deltas.iter().map(|d| d.epoch).collect::<Vec<_>>(), [4, 5]);
+    snapshot.deltas.clear();
+    let (mut restored, _) = open(&env, (7, 0..GROUPS), Some(3), &[snapshot]).unwrap();
+    assert_eq!(get(&mut restored, &[1])[&1], (0, 3u64.to_be_bytes().to_vec()));
 }
 
 #[test]

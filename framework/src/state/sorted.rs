@@ -33,6 +33,10 @@ impl Sorted {
         for part in [key, head, tail] {
             self.buffer.extend_from_slice(part);
         }
+        if key.is_empty() && value == 0 {
+            // `at` tells the newer of two entries.
+            self.buffer.push(0);
+        }
     }
 
     /// The memory it takes.

@@ -42,15 +42,39 @@ fn poll_flush<'a, T: 'a>(
     if pending { Poll::Pending } else { Poll::Ready(Ok(())) }
 }
 
+/// The subtasks of one consumer.
+struct Consumer<T> {
+    targets: Vec<Target<T>>,
+    /// By key group: which of them owns it. To compute it for each record would take a division.
+    owners: Vec<u32>,
+}
+
+impl<T> Consumer<T> {
+    fn new(lanes: Vec<Sender<T>>, key_groups: u32) -> Self {
+        let owner = |group| subtask_of(group, lanes.len() as u32, key_groups);
+        let owners = (0..key_groups).map(owner).collect();
+        Self { owners, targets: lanes.into_iter().map(Target::new).collect() }
+    }
+
+    #[inline(always)]
+    fn put<const TIMED: bool>(&mut self, group: u32, hash: u64, r: Record<T>) {
+        let batch = &mut self.targets[self.owners[group as usize] as usize].batch;
+        batch.values.push(r.value);
+        batch.hashes.push(hash);
+        if TIMED {
+            batch.times.push(r.time);
+        }
+    }
+}
+
 /// A fused chain that ends in an exchange by key, to one consumer or several.
 pub(crate) struct KeyedWriter<C, T, K, F> {
     chain: C,
     key: F,
     timed: bool,
     key_groups: u32,
-    /// The subtasks of the first consumer, then those of the others.
-    first: Vec<Target<T>>,
-    others: Vec<Vec<Target<T>>>,
+    first: Consumer<T>,
+    others: Vec<Consumer<T>>,
     clone: Option<fn(&T) -> T>,
     /// For errors.
     place: String,
@@ -96,13 +120,13 @@ pub(crate) struct KeyedParts<C, T, F> {
 impl<C, T, K, F> KeyedWriter<C, T, K, F> {
     pub(crate) fn new(parts: KeyedParts<C, T, F>) -> Self {
         let KeyedParts { chain, key, timed, key_groups, lanes, clone, place } = parts;
-        let mut targets = lanes.into_iter().map(|lanes| lanes.into_iter().map(Target::new).collect());
-        let first = targets.next().unwrap_or_default();
-        Self { chain, key, timed, key_groups, first, others: targets.collect(), clone, place, of: PhantomData }
+        let mut consumers = lanes.into_iter().map(|lanes| Consumer::new(lanes, key_groups));
+        let first = consumers.next().unwrap_or_else(|| Consumer::new(Vec::new(), key_groups));
+        Self { chain, key, timed, key_groups, first, others: consumers.collect(), clone, place, of: PhantomData }
     }
 
     fn targets(&mut self) -> impl Iterator<Item = &mut Target<T>> {
-        self.first.iter_mut().chain(self.others.iter_mut().flatten())
+        std::iter::once(&mut self.first).chain(&mut self.others).flat_map(|consumer| &mut consumer.targets)
     }
 
     fn mark(&mut self, mark: impl Fn() -> Message<T>) {
@@ -113,22 +137,11 @@ impl<C, T, K, F> KeyedWriter<C, T, K, F> {
 struct Router<'a, T, K, F, const TIMED: bool> {
     key: &'a F,
     key_groups: u32,
-    first: &'a mut [Target<T>],
-    others: &'a mut [Vec<Target<T>>],
+    first: &'a mut Consumer<T>,
+    others: &'a mut [Consumer<T>],
     clone: Option<fn(&T) -> T>,
     error: Option<BoxError>,
     of: PhantomData<fn() -> K>,
-}
-
-#[inline(always)]
-fn put<T, const TIMED: bool>(targets: &mut [Target<T>], group: u32, key_groups: u32, hash: u64, r: Record<T>) {
-    let at = subtask_of(group, targets.len() as u32, key_groups) as usize;
-    let batch = &mut targets[at].batch;
-    batch.values.push(r.value);
-    batch.hashes.push(hash);
-    if TIMED {
-        batch.times.push(r.time);
-    }
 }
 
 impl<T, K, F: HashOf<T, K>, const TIMED: bool> Collect<T> for Router<'_, T, K, F, TIMED> {
@@ -139,10 +152,10 @@ impl<T, K, F: HashOf<T, K>, const TIMED: bool> Collect<T> for Router<'_, T, K, F
         if let Some(clone) = self.clone {
             for others in self.others.iter_mut() {
                 let copy = Record { value: clone(&r.value), time: r.time };
-                put::<T, TIMED>(others, group, self.key_groups, hash, copy);
+                others.put::<TIMED>(group, hash, copy);
             }
         }
-        put::<T, TIMED>(self.first, group, self.key_groups, hash, r);
+        self.first.put::<TIMED>(group, hash, r);
     }
     #[cold]
     fn fail(&mut self, error: BoxError) {
