@@ -8,9 +8,14 @@
 //! | `rescale` | state restored at another parallelism |
 //! | `backpressure` | slow sinks, quiet streams |
 //! | `memory` | state larger than memory |
+//! | `tidy` | house rules: imports, lengths, words |
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod backpressure;
 mod common;
 mod crash;
 mod exactly_once;
+mod memory;
 mod pipelines;
+mod rescale;
+mod tidy;

@@ -59,7 +59,7 @@ pub enum KeyError {
     Malformed {
         /// What should have been there.
         expected: &'static str,
-        /// Offset in the bytes given to [`decode_key`].
+        /// Offset in the bytes given to [`decode_key`](super::decode_key).
         at: usize,
     },
     /// The key's own `Serialize` or `Deserialize` refused.

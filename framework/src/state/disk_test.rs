@@ -125,8 +125,10 @@ enum Op {
     EvictAll,
     /// So many frozen rows are copied.
     Copy(u8),
-    /// The next barrier.
-    Freeze,
+    /// The next barrier, with a delta of all rows if the backend wants one, and may have it.
+    Freeze(bool),
+    /// Rows without content are forgotten.
+    Sweep,
     /// All copied and reported, so it may be decided.
     Finish,
     /// The oldest that may be, or the newest, is decided.
@@ -144,7 +146,8 @@ fn op() -> impl Strategy<Value = Op> {
         20 => (0u16..150).prop_map(Op::Evict),
         3 => Just(Op::EvictAll),
         5 => (0u8..20).prop_map(Op::Copy),
-        8 => Just(Op::Freeze),
+        8 => any::<bool>().prop_map(Op::Freeze),
+        4 => Just(Op::Sweep),
         8 => Just(Op::Finish),
         8 => any::<bool>().prop_map(Op::Decide),
         4 => Just(Op::WaitForFold),
@@ -165,6 +168,8 @@ struct Sub {
     frozen: BTreeMap<u16, Bytes>,
     /// Nothing has ever left the table.
     complete: bool,
+    /// The frozen epoch's delta holds all rows.
+    whole: bool,
 }
 
 /// What a crash goes back to.
@@ -207,7 +212,7 @@ impl World {
             let at = (i as usize, groups);
             let (backend, reports) = open(&self.env, at, self.point.epoch, &self.point.snapshots).unwrap();
             let (table, frozen) = Default::default();
-            self.subs.push(Sub { complete: backend.is_empty(), backend, reports, table, frozen });
+            self.subs.push(Sub { complete: backend.is_empty(), backend, reports, table, frozen, whole: false });
         }
     }
 
@@ -270,14 +275,24 @@ impl World {
         }
     }
 
-    fn freeze(&mut self) {
+    fn freeze(&mut self, whole: bool) {
         self.finish();
         for sub in &mut self.subs {
-            let dirty = sub.table.iter().filter(|(_, row)| row.epoch == self.running);
-            sub.frozen = dirty.map(|(k, row)| (*k, row.bytes.clone())).collect();
+            let bytes = sub.table.values().map(|row| row.bytes.len() as u64).sum();
+            sub.whole = whole && sub.complete && sub.backend.wants_whole(bytes);
+            let whole = |row: &Row| sub.whole && !row.bytes.is_empty();
+            let copied = sub.table.iter().filter(|(_, row)| row.epoch == self.running || whole(row));
+            sub.frozen = copied.map(|(k, row)| (*k, row.bytes.clone())).collect();
         }
         self.frozen = Some(self.truth.clone());
         self.running += 1;
+    }
+
+    fn sweep(&mut self) {
+        for Sub { backend, table, frozen, .. } in &mut self.subs {
+            let gone = |k: &u16, row: &Row| row.bytes.is_empty() && !frozen.contains_key(k);
+            table.retain(|k, row| !(gone(k, row) && backend.may_forget(row.epoch)));
+        }
     }
 
     fn finish(&mut self) {
@@ -285,7 +300,7 @@ impl World {
         let epoch = self.running - 1;
         let Some(truth) = self.frozen.take() else { return };
         for sub in &mut self.subs {
-            sub.backend.finish(epoch, false).unwrap();
+            sub.backend.finish(epoch, sub.whole).unwrap();
         }
         let report = |sub: &Sub| sub.reports.recv_timeout(PATIENCE).unwrap();
         let snapshots: Vec<_> = self.subs.iter().map(report).map(|(e, s)| {
@@ -336,7 +351,8 @@ impl World {
             Op::Evict(k) => self.evict(k),
             Op::EvictAll => (0..150).for_each(|k| self.evict(k)),
             Op::Copy(n) => self.copy(n.into()),
-            Op::Freeze => self.freeze(),
+            Op::Freeze(whole) => self.freeze(whole),
+            Op::Sweep => self.sweep(),
             Op::Finish => self.finish(),
             Op::Decide(oldest) => self.decide(oldest),
             Op::WaitForFold => self.subs.iter().for_each(|s| wait_for_fold(&s.backend)),

@@ -1,14 +1,14 @@
-//! Where a subtask's input arrives: one bounded lane per producer behind one lock, and one waker. Which lanes may be read
-//! is decided in `gate.rs`.
+//! Where a subtask's input arrives: one bounded lane per producer behind one lock, and one waker. Which lanes may be
+//! read is decided in `gate.rs`.
 //!
 //! A lane is bounded in messages, so that what is in flight stays in cache, and in records, so that at most about
-//! [`WORK`] of work waits before a slow subtask and barriers stay quick: the receiver measures what a record costs it and
-//! allows lanes as many records as take that long. Emptied batches go home to their producer under the same lock, so
-//! that no batch is allocated in steady state. Safe code; about 60 ns per batch.
+//! [`WORK`] of work waits before a slow subtask and barriers stay quick: the receiver measures what a record costs it
+//! and allows lanes as many records as take that long. Emptied batches go home to their producer under the same lock,
+//! so that no batch is allocated in steady state. Safe code; about 60 ns per batch.
 
+use crate::Batch;
 use crate::message::Message;
 use crate::record::BATCH;
-use crate::Batch;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -186,8 +186,8 @@ impl<T> Receiver<T> {
     }
 }
 
-/// What a record costs, smoothed, and how many may wait. It rises fast and falls slowly: a stage that puts records aside
-/// for a moment, as a sink does between barrier and decision, has not become fast by that.
+/// What a record costs, smoothed, and how many may wait. It rises fast and falls slowly: a stage that puts records
+/// aside for a moment, as a sink does between barrier and decision, has not become fast by that.
 #[derive(Debug, Default)]
 pub(crate) struct Cost {
     /// Nanoseconds per record; 0 before the first measurement.
@@ -196,8 +196,8 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    /// Takes a measurement in; gives how many records a lane is allowed if that has changed by much. It at most doubles,
-    /// so that a first batch that is quick because nothing is in its way does not open the lane.
+    /// Takes a measurement in; gives how many records a lane is allowed if that has changed by much. It at most
+    /// doubles, so that a first batch that is quick because nothing is in its way does not open the lane.
     pub(crate) fn measured(&mut self, records: usize, took: Duration, lanes: usize) -> Option<usize> {
         if records == 0 {
             return None;

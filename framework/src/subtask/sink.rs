@@ -1,13 +1,15 @@
 //! The sink driver: runs a writer's calls one after the other, and keeps epochs apart for it.
 //!
 //! 1. `write` as batches come; the subtask waits while one is under way.
-//! 2. At barrier `n`: `prepare(n)`, behind all writes of epoch `n`. What it gives is this sink's share of checkpoint `n`.
-//! 3. Until `n` is decided and committed, records of `n + 1` are held back (unless the sink separates epochs itself), in a
-//!    buffer that is bounded in bytes and in the time it takes to write them, or the next barrier would wait behind them
-//!    for as long; then the subtask waits, and back-pressure reaches the sources.
+//! 2. At barrier `n`: `prepare(n)`, behind all writes of epoch `n`. What it gives is this sink's share of checkpoint
+//!    `n`.
+//! 3. Until `n` is decided and committed, records of `n + 1` are held back (unless the sink separates epochs itself),
+//!    in a buffer that is bounded in bytes and in the time it takes to write them, or the next barrier would wait
+//!    behind them for as long; then the subtask waits, and back-pressure reaches the sources.
 //! 4. When `n` is decided: `commit`, reported when done. Only then may the coordinator start the next checkpoint.
 //!
-//! A writer is moved into the future of its call and comes back with the result, so that no call is ever dropped half way.
+//! A writer is moved into the future of its call and comes back with the result, so that no call is ever dropped half
+//! way.
 
 use super::inbox::{Cost, FIRST};
 use super::report::{Counters, Report, StageContext};

@@ -16,7 +16,8 @@ pub(crate) trait Stage<I> {
     fn on_end(&mut self) -> Result<(), Error>;
     /// The checkpoint is decided.
     fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error>;
-    /// Drives what waits, and is ready when the next batch may come. With `all`, nothing is kept back for a fuller batch.
+    /// Drives what waits, and is ready when the next batch may come. With `all`, nothing is kept back for a fuller
+    /// batch.
     fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>>;
     /// A bounded piece of work that can wait for a quiet moment, such as copying frozen rows. False: nothing is left.
     fn background(&mut self) -> Result<bool, Error>;
@@ -94,7 +95,8 @@ impl<T, const TIMED: bool> Collect<T> for Tail<'_, T, TIMED> {
     }
 }
 
-/// Runs each record of the batch through the chain into `tail`. Two loops, so that untimed streams do not pay for times.
+/// Runs each record of the batch through the chain into `tail`. Two loops, so that untimed streams do not pay for
+/// times.
 #[inline(always)]
 pub(crate) fn run_chain<T, C: Chain<T>>(
     chain: &mut C,
