@@ -1,6 +1,6 @@
 //! State ten times as large as the memory a job is given: how much memory its process needs at most, start to end.
 
-use crate::common::{Process, Scratch, is_soak, mix, myself};
+use crate::common::{Process as Child, Scratch, is_soak, mix, myself};
 use millstream::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -22,6 +22,7 @@ struct Spec {
 /// Puts a value for each key, and at the second time looks whether it is still there.
 struct Keep {
     bytes: usize,
+    noise: String,
 }
 
 #[derive(State)]
@@ -36,28 +37,28 @@ impl Process for Keep {
     type State = Kept;
     fn on_record(&self, key: u64, kept: &mut Kept, cx: &mut Context<'_, u64, u64>) -> Result<(), BoxError> {
         match kept.text.get() {
-            None => kept.text.set(text(key, self.bytes)),
-            Some(kept) if *kept == text(key, self.bytes) => cx.emit(key),
+            None => kept.text.set(self.text(key)),
+            Some(kept) if *kept == self.text(key) => cx.emit(key),
             Some(kept) => return Err(format!("key {key} has `{kept}`").into()),
         }
         Ok(())
     }
 }
 
-/// Text of so many bytes that does not compress well.
-fn text(key: u64, bytes: usize) -> String {
-    let mut text = String::with_capacity(bytes);
-    for at in 0.. {
-        let mut random = mix(key << 8 | at);
-        for _ in 0..10 {
-            if text.len() == bytes {
-                return text;
-            }
-            text.push((b'!' + (random & 63) as u8) as char);
-            random >>= 6;
-        }
+impl Keep {
+    fn new(bytes: usize) -> Self {
+        let random = (0..1 << 16).map(|at| char::from(b'!' + (mix(at) & 63) as u8));
+        Self { bytes, noise: random.collect() }
     }
-    text
+
+    /// Text of its own for each key, which does not compress well.
+    fn text(&self, key: u64) -> String {
+        let mut text = format!("{key:020}");
+        let rest = self.bytes - text.len();
+        let at = mix(key) as usize % (self.noise.len() - rest);
+        text.push_str(&self.noise[at..at + rest]);
+        text
+    }
 }
 
 /// Every key once, then every fourth one in another order.
@@ -70,7 +71,7 @@ fn job(spec: &Spec) -> (Job, Null) {
             n * SPLITS + split
         };
         let keys = t.source("keys", Generator::new(make).splits(SPLITS).count(rows + rows / 4));
-        keys.key_by(|key| key).process("keep", Keep { bytes }).sink("again", out.clone());
+        keys.key_by(|key| key).process("keep", Keep::new(bytes)).sink("again", out.clone());
         Ok(())
     };
     let job = Job::new("memory", topology).data_dir(spec.root.join("data")).memory(spec.memory);
@@ -91,14 +92,14 @@ fn process() {
     println!("peak {}", peak.trim_end_matches("kB").trim());
 }
 
-/// The number after `word` at the start of a line.
+/// The number after `word`.
 fn number(printed: &str, word: &str) -> u64 {
-    let line = printed.lines().find_map(|line| line.strip_prefix(word));
-    line.unwrap_or_else(|| panic!("no {word}in {printed}")).trim().parse().unwrap()
+    let rest = printed.split(word).nth(1).unwrap_or_else(|| panic!("no `{word}` in {printed}"));
+    rest.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 #[test]
-fn state_of_ten_times_the_memory_fits() {
+fn soak_state_of_ten_times_the_memory() {
     let (memory, bytes) = if is_soak() { (64 * MIB, 100) } else { (32 * MIB, 200) };
     let scratch = Scratch::new();
     let rows = 10 * memory / (bytes as u64 + 8) / (4 * SPLITS) * (4 * SPLITS) + 4 * SPLITS;
@@ -106,7 +107,7 @@ fn state_of_ten_times_the_memory_fits() {
     assert!(rows * (bytes as u64 + 8) >= 10 * memory);
     let mut command = myself("memory::process");
     command.env("MILLSTREAM_TEST_MEMORY", serde_json::to_string(&spec).unwrap());
-    let mut process = Process::start(&mut command, &scratch.join("log"));
+    let mut process = Child::start(&mut command, &scratch.join("log"));
     assert_eq!(process.wait().unwrap(), 0, "{}", process.tail());
     let printed = process.printed();
     assert_eq!(number(&printed, "again "), rows / 4, "all keys that come twice were found again");

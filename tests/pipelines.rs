@@ -1,9 +1,9 @@
-//! What pipelines give, operator by operator, compared with plain iterators over the same records; mistakes in building;
-//! the description of a topology.
+//! What pipelines give, operator by operator, compared with plain iterators over the same records; mistakes in
+//! building; the description of a topology.
 
 use crate::common::{Scratch, collect, example, gives, job, refused};
-use millstream::prelude::*;
 use millstream::ErrorKind;
+use millstream::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -40,15 +40,15 @@ fn stateless_steps() {
         (0..N).flat_map(|n| vec![n; (n % 4) as usize]),
     );
     let spell = |n: u64, into: &mut Vec<char>| into.extend(n.to_string().chars());
-    gives(move |t, sink| generated(t).flat_map_into(spell).sink("out", sink), (0..N).flat_map(|n| {
-        let mut all = Vec::new();
-        spell(n, &mut all);
-        all
-    }));
     gives(
-        |t, sink| numbers(t).map(|n| n.to_string()).try_map(|text| Ok(text.parse::<u64>()?)).sink("out", sink),
-        0..N,
+        move |t, sink| generated(t).flat_map_into(spell).sink("out", sink),
+        (0..N).flat_map(|n| {
+            let mut all = Vec::new();
+            spell(n, &mut all);
+            all
+        }),
     );
+    gives(|t, sink| numbers(t).map(|n| n.to_string()).try_map(|text| Ok(text.parse::<u64>()?)).sink("out", sink), 0..N);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn map_with_state_and_flat_map_with_state() {
     );
     let new_tens = |seen: &mut u64, n: u64| {
         *seen += 1;
-        (*seen % 10 == 0).then_some(n)
+        seen.is_multiple_of(10).then_some(n)
     };
     gives(
         move |t, sink| numbers(t).key_by_value(|n| n % 97).flat_map_with_state("tens", new_tens).sink("out", sink),
@@ -222,12 +222,7 @@ impl Process for Sessions {
     type In = u64;
     type Out = (u64, u64, String);
     type State = Session;
-    fn on_record(
-        &self,
-        n: u64,
-        session: &mut Session,
-        cx: &mut Context<'_, u64, Self::Out>,
-    ) -> Result<(), BoxError> {
+    fn on_record(&self, n: u64, session: &mut Session, cx: &mut Context<'_, u64, Self::Out>) -> Result<(), BoxError> {
         session.first.get_or_insert_with(|| n.to_string());
         let count = session.count.or_default();
         *count += 1;
@@ -334,7 +329,11 @@ fn operators_have_a_parallelism_of_their_own() {
         let mut found = collect(2, move |t, sink| {
             let stream = generated(t).parallelism(source).map(|n| n + 1);
             let counts = stream.key_by_value(|n| n % 7).aggregate("count", |of| of.count()).parallelism(keyed);
-            counts.map(|(key, count)| (count, key)).key_by(|(_, key)| key).reduce("last", |a, b| *a = b).sink("out", sink);
+            counts
+                .map(|(key, count)| (count, key))
+                .key_by(|(_, key)| key)
+                .reduce("last", |a, b| *a = b)
+                .sink("out", sink);
         });
         found.sort();
         let mut counts = BTreeMap::<u64, u64>::new();
@@ -371,6 +370,26 @@ fn files_are_read_and_written() {
     let mut expect: Vec<String> = (0..100).map(|n| format!("{{\"shop\":\"s{n}\",\"cents\":10}}")).collect();
     expect.sort();
     assert_eq!(lines, expect);
+}
+
+#[test]
+fn more_files_than_subtasks_and_the_reverse() {
+    for (files, parallelism) in [(40, 2), (1, 5), (3, 3)] {
+        let input = Scratch::new();
+        for file in 0..files {
+            let lines: String = (0..50).map(|line| format!("{file} {line}\n")).collect();
+            std::fs::write(input.join(&format!("{file}.txt")), lines).unwrap();
+        }
+        let directory = input.path().to_owned();
+        let mut found = collect(parallelism, move |t, sink| {
+            t.source("lines", Files::read(&directory).lines()).sink("out", sink);
+        });
+        found.sort();
+        let mut expect: Vec<_> =
+            (0..files).flat_map(|file| (0..50).map(move |line| format!("{file} {line}"))).collect();
+        expect.sort();
+        assert_eq!(found, expect);
+    }
 }
 
 #[test]
@@ -423,8 +442,8 @@ fn all_mistakes_in_building_are_shown_together() {
     };
     let error = refused(job(&scratch, topology));
     assert_eq!(error.kind(), ErrorKind::Topology);
-    let expect = "the sink at PLACE is named `My Sink`: write a name of a-z, 0-9, `_`, `-` and `.`, which does not begin \
-                  with `.`\n\
+    let expect = "the sink at PLACE is named `My Sink`: write a name of a-z, 0-9, `_`, `-` and `.`, which does not \
+                  begin with `.`\n\
                   `sum` names two things: one at PLACE, one at PLACE; a name is the identity of state, write another \
                   one in one of the two places\n\
                   nothing reads the output of the process at PLACE: end it with `.sink(name, ..)`, or with \
@@ -443,13 +462,20 @@ fn all_mistakes_in_building_are_shown_together() {
 
 #[test]
 fn a_mistake_names_its_place() {
-    let (scratch, line) = (Scratch::new(), line!() + 1);
-    let topology = |t: &Topology| Ok(numbers(t).sink("My Sink", Null::new()));
+    let (scratch, line) = (Scratch::new(), line!() + 2);
+    let topology = |t: &Topology| {
+        numbers(t).sink("My Sink", Null::new());
+        Ok(())
+    };
     let error = refused(job(&scratch, topology)).to_string();
     assert!(error.contains(&format!("the sink at {}:{line}:", file!())), "{error}");
     let error = refused(job(&scratch, |_| Ok(()))).to_string();
     assert!(error.contains("the topology is empty"), "{error}");
-    let error = refused(Job::new("My Job", |t| Ok(numbers(t).discard()))).to_string();
+    let discarded = |t: &Topology| {
+        numbers(t).discard();
+        Ok(())
+    };
+    let error = refused(Job::new("My Job", discarded)).to_string();
     assert!(error.contains("the job is named `My Job`: write a name of"), "{error}");
     let error = refused(job(&scratch, |_| Err("no such table".into()))).to_string();
     assert!(error.contains("no such table"), "{error}");

@@ -50,7 +50,7 @@ impl Observer {
     pub(crate) fn run(&mut self, done: &AtomicBool) {
         while !done.load(Ordering::Acquire) {
             self.look();
-            if self.listing % 64 == 0 {
+            if self.listing.is_multiple_of(64) {
                 self.recheck(false);
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -157,7 +157,10 @@ mod tests {
     #[test]
     fn order_is_fine() {
         let pending = write(".pending-result-1".into(), "");
-        assert_eq!(verdict(&[&write(part(1, 0), "a\n"), &pending, &write(part(2, 1), "b\n"), &write(part(2, 0), "c\n")]), "");
+        assert_eq!(
+            verdict(&[&write(part(1, 0), "a\n"), &pending, &write(part(2, 1), "b\n"), &write(part(2, 0), "c\n")]),
+            ""
+        );
     }
 
     #[test]

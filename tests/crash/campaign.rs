@@ -1,10 +1,10 @@
 //! Kills a pipeline again and again, and looks at what it leaves. What the pipeline does, and what it ought to have
 //! written, is the subject's.
 //!
-//! 1. A life: the process is started with another parallelism than before, and killed at an instant drawn from the
-//!    seed: within milliseconds of its start, when its working directory appears (it recovers), while records flow, when
-//!    a pending part file, a manifest or a visible part file appears (within 5 ms). If it ends by itself before, it gets
-//!    more input.
+//! 1. A life: the process is started, every other time at another parallelism, and killed at an instant drawn from the
+//!    seed: within milliseconds of its start, when its working directory appears (it recovers), while records flow,
+//!    when a pending part file, a manifest, a marker or a visible part file appears (within 5 ms). If it ends by itself
+//!    before that, it gets more input.
 //! 2. After the last kill it is left to finish, and again, with nothing new to read: that must change nothing.
 //! 3. A probe: new input that touches every key once, read by a fresh process, so that all restored state shows.
 //!
@@ -94,14 +94,14 @@ const MOMENT: Duration = Duration::from_millis(5);
 impl End {
     fn draw(random: &mut Random, has_signals: bool) -> Self {
         let nth = 1 + random.within(0..6) as usize;
-        match random.within(0..if has_signals { 13 } else { 12 }) {
+        match random.within(0..if has_signals { 15 } else { 14 }) {
             0 | 1 => Self::Young(random.up_to(Duration::from_millis(40))),
             2 | 3 => Self::Recovering(random.up_to(Duration::from_millis(60))),
             4..=6 => Self::Working(random.up_to(Duration::from_millis(1200))),
-            7 => Self::Name(Event::Pending, nth, random.up_to(MOMENT)),
-            8 | 9 => Self::Name(Event::Manifest, nth, random.up_to(MOMENT)),
-            10 => Self::Name(Event::Decided, nth, random.up_to(MOMENT)),
-            11 => Self::Name(Event::Visible, nth, random.up_to(MOMENT)),
+            7 | 8 => Self::Name(Event::Pending, nth, random.up_to(MOMENT)),
+            9 | 10 => Self::Name(Event::Manifest, nth, random.up_to(MOMENT)),
+            11 => Self::Name(Event::Decided, nth, random.up_to(MOMENT)),
+            12 | 13 => Self::Name(Event::Visible, nth, random.up_to(MOMENT)),
             _ => Self::Asked(random.up_to(Duration::from_millis(1200))),
         }
     }
@@ -127,6 +127,9 @@ impl Event {
 pub(super) struct Report {
     pub(super) kills: usize,
     pub(super) lives: usize,
+    /// Kills by what they left: nothing to restore, records only, output that is not visible, a manifest whose output
+    /// was not known to be visible.
+    pub(super) left: BTreeMap<&'static str, usize>,
     /// Epochs that became visible.
     pub(super) epochs: usize,
     /// Checkpoints of which the directory told at each start; they never go back.
@@ -159,12 +162,14 @@ pub(super) fn run(subject: &mut dyn Subject, places: &Places, kills: usize, seed
 struct Lives<'a> {
     places: &'a Places,
     random: Random,
+    /// Of the last life, from 1 to 5.
+    parallelism: usize,
     report: Report,
 }
 
 impl<'a> Lives<'a> {
     fn new(places: &'a Places, seed: u64) -> Self {
-        Self { places, random: Random::new(seed), report: Report::default() }
+        Self { places, random: Random::new(seed), parallelism: 1, report: Report::default() }
     }
 
     fn all(mut self, subject: &mut dyn Subject, kills: usize) -> Result<Report, String> {
@@ -176,11 +181,29 @@ impl<'a> Lives<'a> {
             if ended == Ended::Itself {
                 subject.more_input();
             }
-            self.report.kills += usize::from(ended == Ended::Killed);
+            if ended == Ended::Killed {
+                self.report.kills += 1;
+                *self.report.left.entry(self.left()).or_default() += 1;
+            }
         }
         self.finish(subject)?;
         self.report.read = progress::of(&self.places.progress());
         Ok(self.report)
+    }
+
+    /// What a kill has left.
+    fn left(&self) -> &'static str {
+        let newest = |event: Event| {
+            let names = event.names(self.places);
+            names.iter().filter_map(|name| name.split('-').nth(1)?.parse::<u64>().ok()).max()
+        };
+        let (manifest, decided) = (newest(Event::Manifest), newest(Event::Decided));
+        match (manifest, Event::Pending.names(self.places).is_empty()) {
+            (None, _) => "nothing",
+            _ if manifest > decided => "unfinished",
+            (_, false) => "pending",
+            _ => "records",
+        }
     }
 
     /// The newest checkpoint before a life begins.
@@ -191,9 +214,11 @@ impl<'a> Lives<'a> {
     }
 
     fn begin(&mut self, subject: &dyn Subject, paced: bool) -> Process {
-        let parallelism = 1 + self.random.within(0..5) as usize;
+        if self.random.within(0..2) == 0 {
+            self.parallelism = 1 + self.random.within(0..5) as usize;
+        }
         self.report.lives += 1;
-        Process::start(&mut subject.command(self.report.lives, parallelism, paced), &self.places.log())
+        Process::start(&mut subject.command(self.report.lives, self.parallelism, paced), &self.places.log())
     }
 
     /// Waits for the instant and kills it.
@@ -244,15 +269,15 @@ impl<'a> Lives<'a> {
 
     /// Steps 2 and 3.
     fn finish(&mut self, subject: &mut dyn Subject) -> Result<(), String> {
-        self.to_the_end(subject)?;
+        self.run_to_the_end(subject)?;
         let finished = Output::of(&self.places.output());
         subject.check(&finished)?;
-        self.to_the_end(subject)?;
+        self.run_to_the_end(subject)?;
         if Output::of(&self.places.output()) != finished {
             return Err("a finished job that was run again has changed its output".into());
         }
         subject.probe();
-        self.to_the_end(subject)?;
+        self.run_to_the_end(subject)?;
         let probed = Output::of(&self.places.output());
         probed.continues(&finished)?;
         subject.check(&probed).map_err(|e| format!("after the probe: {e}"))?;
@@ -262,7 +287,7 @@ impl<'a> Lives<'a> {
         }
     }
 
-    fn to_the_end(&mut self, subject: &dyn Subject) -> Result<(), String> {
+    fn run_to_the_end(&mut self, subject: &dyn Subject) -> Result<(), String> {
         self.note_restored();
         let mut process = self.begin(subject, false);
         match process.wait()? {
@@ -284,6 +309,9 @@ impl Report {
     pub(super) fn progress(&self, input: u64) -> Result<(), String> {
         if self.restored.windows(2).any(|w| w[0] > w[1]) {
             return Err(format!("the newest checkpoint went back: {:?}", self.restored));
+        }
+        if self.restored.first() >= self.restored.last() {
+            return Err(format!("no checkpoint was ever taken: {:?}", self.restored));
         }
         if self.read.is_empty() {
             return Ok(());

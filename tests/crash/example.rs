@@ -9,20 +9,21 @@ use std::process::Command;
 /// The input and what is right.
 pub(super) struct Novels {
     word_count: WordCount,
-    /// What is left to be appended.
-    rest: Vec<String>,
+    /// What is appended, again and again from the start.
+    more: Vec<String>,
+    grown: usize,
 }
 
 impl Novels {
     /// With so many lines of each text to begin with.
     pub(super) fn new(places: &Places, lines: usize) -> Self {
-        let mut subject = Self { word_count: WordCount::new(&places.root), rest: Vec::new() };
+        let mut subject = Self { word_count: WordCount::new(&places.root), more: Vec::new(), grown: 0 };
         for name in ["persuasion.txt", "pride_and_prejudice.txt"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name);
             let text = std::fs::read_to_string(path).unwrap();
             let mut all = text.lines().map(|line| format!("{line}\n"));
             subject.word_count.append(name, all.by_ref().take(lines));
-            subject.rest.extend(all);
+            subject.more.extend(all);
         }
         subject
     }
@@ -40,11 +41,11 @@ impl Subject for Novels {
     }
 
     fn more_input(&mut self) {
-        let at = self.rest.len().saturating_sub(1000);
-        let more = self.rest.split_off(at);
-        let (grown, new) = more.split_at(more.len() / 2);
-        self.word_count.append("persuasion.txt", grown.iter().cloned());
-        self.word_count.append(&format!("new-{at}.txt"), new.iter().cloned());
+        let more: Vec<String> = self.more.iter().cycle().skip(self.grown * 1500).take(3000).cloned().collect();
+        self.grown += 1;
+        let (old, new) = more.split_at(1500);
+        self.word_count.append("persuasion.txt", old.iter().cloned());
+        self.word_count.append(&format!("new-{}.txt", self.grown), new.iter().cloned());
     }
 
     fn probe(&mut self) {

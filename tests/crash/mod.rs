@@ -1,9 +1,10 @@
-//! Real processes, killed with SIGKILL at any instant: what they have written in the end is what they would have written
-//! undisturbed, and so is what they know.
+//! Real processes, killed with SIGKILL at any instant: what they have written in the end is what they would have
+//! written undisturbed, and so is what they know.
 //!
 //! `campaign.rs` kills, `progress.rs` shows that work is not done again, and each of the other files is a pipeline with
-//! its oracle, plain loops over the same input. At least 20 kills in the normal suite; hundreds with `MILLSTREAM_SOAK=1`.
-//! `MILLSTREAM_SEED` repeats the one campaign of a failure: the same instants, as far as the machine allows.
+//! its oracle, plain loops over the same input. At least 20 kills in the normal suite; hundreds with
+//! `MILLSTREAM_SOAK=1`. `MILLSTREAM_SEED` repeats the one campaign of a failure: the same instants, as far as the
+//! machine allows.
 
 mod campaign;
 mod example;
@@ -13,6 +14,7 @@ mod words;
 
 use crate::common::{Scratch, is_soak, mix, seed};
 use campaign::{Places, Report, Subject};
+use std::collections::BTreeMap;
 
 /// Not a test: the process that the others start and kill.
 #[test]
@@ -37,16 +39,19 @@ fn pipeline_process() {
 /// Campaigns of 24 kills at most, each with a seed and directories of its own, until there were enough kills.
 fn campaigns<S: Subject>(name: &str, kills: (usize, usize), new: impl Fn(&Places) -> S) {
     let wanted = if is_soak() { kills.1 } else { kills.0 };
-    let first = seed();
-    let mut done = 0;
+    let (first, mut done, mut left) = (seed(), 0, BTreeMap::<_, usize>::new());
     for number in 0.. {
         let seed = if number == 0 { first } else { mix(first + number) >> 16 };
         let report = campaign(name, seed, (wanted - done).min(24), &new);
         done += report.kills;
+        report.left.into_iter().for_each(|(what, kills)| *left.entry(what).or_default() += kills);
         if done >= wanted {
             break;
         }
     }
+    println!("{name}: {done} kills left {left:?}");
+    let all = ["nothing", "records", "pending", "unfinished"];
+    assert!(!is_soak() || all.iter().all(|what| left.contains_key(what)), "kills are not spread: {left:?}");
 }
 
 fn campaign<S: Subject>(name: &str, seed: u64, kills: usize, new: impl Fn(&Places) -> S) -> Report {
@@ -58,7 +63,8 @@ fn campaign<S: Subject>(name: &str, seed: u64, kills: usize, new: impl Fn(&Place
     let report = report.unwrap_or_else(|e| panic!("{name}: {e}\nrepeat with MILLSTREAM_SEED={seed}"));
     let Report { kills, lives, epochs, .. } = report;
     let read: u64 = report.read.iter().map(|life| life.records).sum();
-    println!("{name}, seed {seed}: {kills} kills, {lives} lives, {epochs} epochs, {read} read of {}", subject.input());
+    let read = if read > 0 { format!("{read} read of ") } else { String::new() };
+    println!("{name}, seed {seed}: {kills} kills, {lives} lives, {epochs} epochs, {read}{}", subject.input());
     report
 }
 

@@ -1,5 +1,5 @@
-//! Accounts: 100,000 keys behind a cache of 1,000 rows per subtask, so that rows are evicted, missed and spilled between
-//! all barriers; a state of two fields, of which values are taken out again, so that rows become empty.
+//! Accounts: 100,000 keys behind a cache of 1,000 rows per subtask, so that rows are evicted, missed and spilled
+//! between all barriers; a state of two fields, of which values are taken out again, so that rows become empty.
 //!
 //! Each key belongs to one split, so the order of its records, hence all output, is known.
 
@@ -214,7 +214,9 @@ fn equal(expect: &BTreeMap<u64, Vec<String>>, found: &BTreeMap<u64, Vec<&str>>) 
     }
     for (key, expect) in expect {
         let found = found.get(key).map_or(&[][..], |lines| lines);
-        if let Some(at) = (0..expect.len().max(found.len())).find(|at| expect.get(*at).map(|l| &**l) != found.get(*at).copied()) {
+        if let Some(at) =
+            (0..expect.len().max(found.len())).find(|at| expect.get(*at).map(|l| &**l) != found.get(*at).copied())
+        {
             return Err(format!("key {key}, record {at}: {:?} in place of {:?}", found.get(at), expect.get(at)));
         }
     }

@@ -1,5 +1,5 @@
-//! What each life of a pipeline has read, so that it can be shown that work is not done again from the start. Written by
-//! the pipeline as it reads; what was written survives SIGKILL in the page cache.
+//! What each life of a pipeline has read, so that it can be shown that work is not done again from the start. Written
+//! by the pipeline as it reads; what was written survives SIGKILL in the page cache.
 
 use crate::common::names;
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ impl Progress {
         let records = self.records.fetch_add(1, Ordering::Relaxed) + 1;
         let seen = &self.seen[split as usize];
         let is_first = !seen.load(Ordering::Relaxed) && !seen.swap(true, Ordering::Relaxed);
-        if is_first || records % 128 == 0 {
+        if is_first || records.is_multiple_of(128) {
             let mut file = self.file.lock().unwrap();
             let first = if is_first { format!("first {split} {offset}\n") } else { String::new() };
             file.write_all(format!("{first}records {records}\n").as_bytes()).unwrap();

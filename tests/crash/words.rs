@@ -93,7 +93,7 @@ fn line(file: u64, line: u64) -> Line {
 }
 
 fn spelled(mut word: u64) -> String {
-    let mut text = String::from(if word % 3 == 0 { "W" } else { "" });
+    let mut text = String::from(if word.is_multiple_of(3) { "W" } else { "" });
     loop {
         text.push((b'a' + (word % 26) as u8) as char);
         word /= 26;

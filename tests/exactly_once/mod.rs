@@ -4,12 +4,14 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `checkpoints.rs` | what is kept, sources that end, time-outs |
 //! | `rerun.rs` | input that grew, shrank, changed |
 //! | `directory.rs` | damaged, rolled back, foreign and busy directories; `--restore` |
 //! | `program.rs` | a program that does not fit its checkpoint |
 //! | `restart.rs` | failures, panics, recovery in the process |
 //! | `signals.rs` | SIGTERM, and wrong usage |
 
+mod checkpoints;
 mod directory;
 mod program;
 mod rerun;

@@ -143,7 +143,7 @@ fn an_instance_in_the_same_process_is_kept_out_too() {
     };
     std::thread::scope(|threads| {
         let first = threads.spawn(|| job(Some(200)).run());
-        while std::fs::read_to_string(scratch.join("data/LOCK")).is_ok_and(|pid| !pid.is_empty()) != true {
+        while !std::fs::read_to_string(scratch.join("data/LOCK")).is_ok_and(|pid| !pid.is_empty()) {
             std::thread::sleep(Duration::from_millis(1));
         }
         let error = job(None).run().expect_err("the directory is held");

@@ -11,8 +11,9 @@
 //!
 //! 1. `get_many` for the rows of a batch that the table does not hold, unless `is_empty`.
 //! 2. At barrier n the table is frozen; `put(n, ..)` for each row that epoch n changed, between batches.
-//! 3. A row that leaves the table: nothing is to be done if `may_drop` its epoch. Otherwise `spill` it and, if it is dirty,
-//!    `put` it into the delta of its epoch, the running one included, for nobody comes back to it at the barrier.
+//! 3. A row that leaves the table: nothing is to be done if `may_drop` its epoch. Otherwise `spill` it and, if it is
+//!    dirty, `put` it into the delta of its epoch, the running one included, for nobody comes back to it at the
+//!    barrier.
 //! 4. `finish(n)`: the report follows, from another thread, when the delta is durable.
 //! 5. `decided(n)` when the coordinator says so; it may start a fold.
 
@@ -28,6 +29,7 @@ pub(crate) use super::disk::{Backend, StateEnv};
 pub(crate) use super::diskless::{Backend, StateEnv};
 
 /// The directory of checkpoints below the data directory. Paths of manifests are relative to it.
+#[cfg(feature = "rocksdb")]
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// Is told, in the order of epochs, what the snapshot of an epoch is, or why there is none. Called from the thread that
@@ -63,6 +65,7 @@ pub(crate) struct Keys {
     ends: Vec<usize>,
 }
 
+#[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "nothing reads them"))]
 impl Keys {
     /// Forgets all keys.
     pub(crate) fn clear(&mut self) {

@@ -1,8 +1,8 @@
-//! Base checkpoints: how one is taken from the live instance, and how a live instance is made from one. When that is done
-//! is in `fold.rs` and `restore.rs`.
+//! Base checkpoints: how one is taken from the live instance, and how a live instance is made from one. When that is
+//! done is in `fold.rs` and `restore.rs`.
 //!
-//! The directory of a base checkpoint is never opened by RocksDB, nor changed in any other way: its sorted files are shared
-//! with live instances by hard links, for RocksDB does not write to such a file again; the others are copied.
+//! The directory of a base checkpoint is never opened by RocksDB, nor changed in any other way: its sorted files are
+//! shared with live instances by hard links, for RocksDB does not write to such a file again; the others are copied.
 
 use super::delta::damaged;
 use super::rocks::Rocks;
@@ -14,8 +14,8 @@ use std::io::Read;
 use std::path::Path;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-/// Makes a base checkpoint of what `rocks` holds, which is all changes of epochs `<= epoch` and no other. Durable when it
-/// returns. Reads the files that are new since the last one, for their checksums.
+/// Makes a base checkpoint of what `rocks` holds, which is all changes of epochs `<= epoch` and no other. Durable when
+/// it returns. Reads the files that are new since the last one, for their checksums.
 ///
 /// # Errors
 /// When the disk fails.

@@ -1,9 +1,9 @@
-//! The delta file: the rows that one epoch changed in one subtask. What its bytes are, how entries get into a piece, and
-//! how a file is read back. The thread that writes the files is in `writer.rs`, what becomes of them in `fold.rs`.
+//! The delta file: the rows that one epoch changed in one subtask. What its bytes are, how entries get into a piece,
+//! and how a file is read back. The thread that writes the files is in `writer.rs`, what becomes of them in `fold.rs`.
 //!
-//! The format, version 1. Integers are little-endian; a varint has 7 bits per byte, lowest first, the top bit saying that
-//! more follow. The file is a header, then pieces up to its end; its length and the number of its entries stand in the
-//! manifest.
+//! The format, version 1. Integers are little-endian; a varint has 7 bits per byte, lowest first, the top bit saying
+//! that more follow. The file is a header, then pieces up to its end; its length and the number of its entries stand in
+//! the manifest.
 //!
 //! | header: offset | bytes | what |
 //! |---|---|---|
@@ -21,8 +21,8 @@
 //! | 4 | 8 | XXH3-64 of the entries |
 //! | 12 | N | entries |
 //!
-//! An entry is `[length of key: varint][key][length of row: varint][row]`; a row of length 0 says that the row is gone. Of
-//! several entries of one key the last one counts. An epoch that changed nothing has no file.
+//! An entry is `[length of key: varint][key][length of row: varint][row]`; a row of length 0 says that the row is gone.
+//! Of several entries of one key the last one counts. An epoch that changed nothing has no file.
 
 use super::snapshot::Delta;
 use crate::{Epoch, Error, ErrorKind};
@@ -31,8 +31,8 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// A piece is sent off when it has grown to this; large enough that a hand-over costs nothing per row, small enough that
-/// a subtask with two open deltas holds half a MiB.
+/// A piece is sent off when it has grown to this; large enough that a hand-over costs nothing per row, small enough
+/// that a subtask with two open deltas holds half a MiB.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
 /// The longest key or row: with two of them a piece still has a length of 32 bits.
 const FIELD_BYTES_MAX: usize = 1 << 30;
@@ -131,7 +131,8 @@ fn put_field(into: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), 
 #[inline(never)]
 fn put_long_length(into: &mut Vec<u8>, at: usize, length: usize) -> Result<(), Error> {
     if length > FIELD_BYTES_MAX {
-        let message = format!("a key or a row of {length} bytes is over the limit of {FIELD_BYTES_MAX}: keep less per key");
+        let message =
+            format!("a key or a row of {length} bytes is over the limit of {FIELD_BYTES_MAX}: keep less per key");
         return Err(Error::new(ErrorKind::Failed, message));
     }
     let (mut varint, mut n, mut rest) = ([0; 5], 0, length);
@@ -390,10 +391,14 @@ mod tests {
         assert!(parse(&bytes, 3).is_err());
     }
 
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(any::<u8>(), 0..200)
+    }
+
     proptest! {
         #[test]
         fn what_is_put_is_read(pieces in prop::collection::vec(
-            prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), prop::collection::vec(any::<u8>(), 0..200)), 1..20),
+            prop::collection::vec((bytes(), bytes()), 1..20),
             0..4,
         )) {
             let slices: Vec<_> = pieces.iter().map(|p| &p[..]).collect();

@@ -103,11 +103,6 @@ impl Backend {
     /// Does nothing.
     pub(crate) fn decided(&mut self, _: Epoch) {}
 
-    /// Nothing is.
-    pub(crate) fn folded(&self) -> Epoch {
-        0
-    }
-
     /// Never.
     pub(crate) fn may_drop(&mut self, _: Epoch) -> bool {
         false

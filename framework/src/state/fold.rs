@@ -1,5 +1,5 @@
-//! The thread that folds: brings the deltas of decided epochs into `base`, and takes a base checkpoint. When a fold is due
-//! is in `store.rs` (`Chain::is_due`); why reads go on meanwhile is in `spill.rs`.
+//! The thread that folds: brings the deltas of decided epochs into `base`, and takes a base checkpoint. When a fold is
+//! due is in `store.rs` (`Chain::is_due`); why reads go on meanwhile is in `spill.rs`.
 //!
 //! One thread per process, one fold at a time, at most one queued per subtask; so the queue is no longer than there are
 //! subtasks, and a fold that waited takes all that was decided meanwhile. A fold of epoch n:
@@ -11,9 +11,9 @@
 //! 5. Takes a base checkpoint, which is the state at n exactly, for nothing else writes to `base`. Makes it durable.
 //! 6. Publishes the new chain: this base, and the deltas after n. Snapshots reported from here on name it.
 //!
-//! Only decided epochs are folded: what a restore of n-1 must not see never gets into `base`. The old base and the deltas
-//! stay where they are; manifests name them. No manifest names the new base until the next snapshot is decided, so it must
-//! not be taken for garbage by its epoch alone.
+//! Only decided epochs are folded: what a restore of n-1 must not see never gets into `base`. The old base and the
+//! deltas stay where they are; manifests name them. No manifest names the new base until the next snapshot is decided,
+//! so it must not be taken for garbage by its epoch alone.
 //!
 //! Memory: one chunk. The first error ends folding for the subtask, and is reported with its next epoch.
 

@@ -1,15 +1,15 @@
-//! How the state of one subtask is brought back. Which checkpoint is restored, and whether its files are whole, is decided
-//! before; here a missing or damaged file that is met is a refusal, too.
+//! How the state of one subtask is brought back. Which checkpoint is restored, and whether its files are whole, is
+//! decided before; here a missing or damaged file that is met is a refusal, too.
 //!
-//! | what there is | what is done | what it costs |
-//! |---|---|---|
-//! | nothing | nothing: instances are made when something comes | nothing |
-//! | one snapshot of the same key groups | the base is linked, deltas are loaded into `spill`; the chain goes on | the deltas |
-//! | other key groups | rows of the own groups are copied out of each base into a new one, then the deltas applied | the state |
+//! 1. There is nothing: nothing is done, instances are made when something comes.
+//! 2. One snapshot of the same key groups: the base is linked, the deltas are loaded into `spill`, the chain goes on. Costs
+//!    the deltas.
+//! 3. Other key groups: rows of the own groups are copied out of each base into a new one, then the deltas are applied.
+//!    Costs the state.
 //!
-//! In the first case of the two, `folded` is the base's epoch, so the rows of the deltas hide those of the base until a
-//! fold has them. In the second all is in `base`, `folded` is the restored epoch, and a base checkpoint is taken at once,
-//! so that the next snapshot names nothing of an attempt that had other groups.
+//! In case 2, `folded` is the base's epoch, so the rows of the deltas hide those of the base until a
+//! fold has them. In case 3 all is in `base`, `folded` is the restored epoch, and a base checkpoint is taken at
+//! once, so that the next snapshot names nothing of an attempt that had other groups.
 //!
 //! Memory: a chunk of entries, which all cores together keep below one fold's. Nothing of the old attempt is changed.
 
@@ -82,10 +82,8 @@ fn choose(spec: &OpenSpec) -> Result<Way<'_>, Error> {
     let covered: usize = snapshots.iter().map(|s| overlap(s)).sum();
     if !spec.restore.is_empty() && covered != own.len() {
         let found: Vec<_> = spec.restore.iter().map(|s| &s.groups).collect();
-        return Err(Error::refused(format!(
-            "the checkpoint has state of `{}` for the key groups {found:?}, and {own:?} are to be restored: restore an older checkpoint",
-            spec.operator
-        )));
+        let message = format!("the checkpoint has state of `{}` for the key groups {found:?} only", spec.operator);
+        return Err(Error::refused(format!("{message}, and {own:?} are needed: restore an older checkpoint")));
     }
     if snapshots.iter().all(|s| s.base.is_none() && s.deltas.is_empty()) {
         return Ok(Way::Nothing);
@@ -114,7 +112,10 @@ fn link(store: &Store, snapshot: &StateSnapshot) -> Result<(), Error> {
         let bytes: u64 = snapshot.deltas.iter().map(|d| d.file.bytes).sum();
         if bytes <= shared.limits.keep_bytes {
             let mut rows = Sorted::default();
-            read_deltas(store, snapshot, |key, head, row| Ok(rows.push(key, head, row)))?;
+            read_deltas(store, snapshot, |key, head, row| {
+                rows.push(key, head, row);
+                Ok(())
+            })?;
             rows.sort();
             store.spill.keep(last.epoch, rows);
         } else {

@@ -1,11 +1,11 @@
 //! One RocksDB instance, and the settings that all of a process share. What is kept in which instance is decided in
 //! `spill.rs`, `fold.rs` and `restore.rs`; nothing else names the `rocksdb` crate but `sorter.rs`.
 //!
-//! Memory: blocks, indexes, filters and memtables of all instances are charged to one cache of the budget's size. Beside
-//! it stand, per instance, about 0.3 MiB of RocksDB's own structures and up to 64 open files.
+//! Memory: blocks, indexes, filters and memtables of all instances are charged to one cache of the budget's size.
+//! Beside it stand, per instance, about 0.3 MiB of RocksDB's own structures and up to 64 open files.
 //!
-//! There is no write-ahead log (what must survive is in deltas and base checkpoints), no statistics and no LOG file: what
-//! RocksDB has to say at level `Warn` and above goes to `tracing`.
+//! There is no write-ahead log (what must survive is in deltas and base checkpoints), no statistics and no LOG file:
+//! what RocksDB has to say at level `Warn` and above goes to `tracing`.
 
 use super::backend::Keys;
 use super::delta::damaged;
@@ -13,7 +13,8 @@ use crate::{Error, ErrorKind};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, Env,
-    InfoLogger, IngestExternalFileOptions, LogLevel, Options, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
+    InfoLogger, IngestExternalFileOptions, LogLevel, Options, ReadOptions, WriteBatch, WriteBufferManager,
+    WriteOptions,
 };
 use std::path::{Path, PathBuf};
 
@@ -123,8 +124,8 @@ impl Rocks {
         self.db.cf_handle(FAMILY).ok_or_else(|| damaged(&self.path, "it has no column family"))
     }
 
-    /// Looks up the keys at the indexes `wanted`, which are in the order of the keys. `hit` is shown what is found and says
-    /// whether that is an answer; the indexes without one are left in `wanted`.
+    /// Looks up the keys at the indexes `wanted`, which are in the order of the keys. `hit` is shown what is found and
+    /// says whether that is an answer; the indexes without one are left in `wanted`.
     ///
     /// # Errors
     /// When the disk fails or is damaged; what `hit` returns.

@@ -1,5 +1,5 @@
-//! Entries in one buffer, to be sorted by key with the newest of each key first. In memory only; `sorter.rs` brings them
-//! into RocksDB, `spill.rs` keeps a few of them as they are.
+//! Entries in one buffer, to be sorted by key with the newest of each key first. In memory only; `sorter.rs` brings
+//! them into RocksDB, `spill.rs` keeps a few of them as they are.
 
 use std::cmp::Ordering;
 

@@ -1,8 +1,8 @@
-//! Many entries into an instance of RocksDB at once: collected up to a bound, sorted, the newest of each key written into
-//! a sorted file, which the instance takes over without copying. Where the entries come from is in `fold.rs` and
+//! Many entries into an instance of RocksDB at once: collected up to a bound, sorted, the newest of each key written
+//! into a sorted file, which the instance takes over without copying. Where the entries come from is in `fold.rs` and
 //! `restore.rs`.
 //!
-//! Cost, one core, short keys and rows: about 0.3 s per 1 M entries, of which RocksDB's file writer takes most.
+//! Cost, one core, short keys and rows: 0.3 to 0.4 s per 1 M entries, of which RocksDB's file writer takes most.
 
 use super::rocks::{Rocks, Tuning, failed};
 use super::sorted::Sorted;

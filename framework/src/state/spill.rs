@@ -1,18 +1,20 @@
 //! Spill: the rows that left the table before a fold had brought them to base. What is evicted, and when, is decided by
 //! the operator; folds are in `fold.rs`.
 //!
-//! A generation is an instance of RocksDB of its own, made when the first row comes and removed, directory and all, when a
-//! fold has caught up with its newest row: so nothing is ever deleted from it, base checkpoints hold none of it, and an
-//! operator whose rows fit the table has none. What a restore loads from deltas is a generation, too. A value is `[epoch u64 BE][row]`, the epoch being the one that last changed
-//! the row; no row bytes say that the row is gone. Nothing in here survives the attempt.
+//! A generation is an instance of RocksDB of its own, made when the first row comes and removed, directory and all,
+//! when a fold has caught up with its newest row: so nothing is ever deleted from it, base checkpoints hold none of it,
+//! and an operator whose rows fit the table has none. What a restore loads from deltas is a generation, too. A value is
+//! `[epoch u64 BE][row]`, the epoch being the one that last changed the row; no row bytes say that the row is gone.
+//! Nothing in here survives the attempt.
 //!
 //! # Why reads need no lock against folds
 //!
 //! A read of a key goes through the generations, newest first, then to base. Let `e` be the epoch that last changed the
 //! row, and let a fold bring base from `folded = f` to `n`.
 //!
-//! 1. `e <= f`: no delta of `f+1..=n` names the key, so the fold does not touch it in base, and base has the row whether
-//!    the fold has not begun, is half done, or is over. What generations hold of it has an epoch `<= f` and is ignored.
+//! 1. `e <= f`: no delta of `f+1..=n` names the key, so the fold does not touch it in base, and base has the row
+//!    whether the fold has not begun, is half done, or is over. What generations hold of it has an epoch `<= f` and is
+//!    ignored.
 //! 2. `f < e <= n`: the row is in the table, or was spilled with `e`, for only `folded` allows to drop it without. Its
 //!    generation is removed after base is complete and `folded = n` is published. Either the read finds it there, or it
 //!    finds it gone, comes to base later than that, and base has the row.
@@ -21,8 +23,8 @@
 //! Two generations may hold one key. The newer one has the row as of the same epoch or a later one; if the newer one is
 //! removed, its epoch was folded, hence that of the older one, too, and the older entry is ignored.
 //!
-//! A new generation is begun when a fold starts, so that the older ones stop growing and can be removed by the next fold
-//! at the latest: two or three are there at a time.
+//! A new generation is begun when a fold starts, so that the older ones stop growing and can be removed by the next
+//! fold at the latest: two or three are there at a time.
 
 use super::backend::Keys;
 use super::rocks::{Rocks, Tuning};
@@ -33,8 +35,8 @@ use rocksdb::WriteBatch;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// The generations of one subtask. Written and read by its worker, begun and removed by the thread that folds; the lock is
-/// contended only when those meet, a few microseconds per fold.
+/// The generations of one subtask. Written and read by its worker, begun and removed by the thread that folds; the lock
+/// is contended only when those meet, a few microseconds per fold.
 pub(super) struct Spill {
     tuning: Arc<Tuning>,
     directory: PathBuf,

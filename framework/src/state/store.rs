@@ -1,8 +1,8 @@
-//! What the threads that work on one subtask's state share: its worker (`disk.rs`), those that write deltas and make them
-//! durable (`writer.rs`, `syncer.rs`) and the one that folds (`fold.rs`). None of them waits for another here.
+//! What the threads that work on one subtask's state share: its worker (`disk.rs`), those that write deltas and make
+//! them durable (`writer.rs`, `syncer.rs`) and the one that folds (`fold.rs`). None of them waits for another here.
 //!
-//! The chain is what a snapshot says: a base and the deltas since. The syncer adds deltas in the order of epochs, the fold
-//! replaces the base and takes away the deltas it holds.
+//! The chain is what a snapshot says: a base and the deltas since. The syncer adds deltas in the order of epochs, the
+//! fold replaces the base and takes away the deltas it holds.
 
 use super::backend::Report;
 use super::rocks::{Rocks, Tuning};
@@ -29,22 +29,22 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), Error> {
 /// The bounds of chains and of memory. Constants; tests take smaller ones.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// A chain of so many decided deltas is folded. Each costs a restore a file to open and to verify, and the manifest a
-    /// line; a fold costs some fsyncs however small it is, so folding more often would be dearer than the deltas.
+    /// A chain of so many decided deltas is folded. Each costs a restore a file to open and to verify, and the manifest
+    /// a line; a fold costs some fsyncs however small it is, so folding more often would be dearer than the deltas.
     pub(super) deltas: usize,
     /// So many bytes of decided deltas are folded, or half of the base's if that is more: what a restore loads takes a
     /// second or so for 64 MiB, and a fold that rewrites much of a large base is to be paid for by enough deltas.
     pub(super) bytes: u64,
     /// Entries that a fold sorts at a time: its share of memory, and the size of the files it adds to base.
     pub(super) chunk_bytes: usize,
-    /// Restored deltas of up to so many bytes stay in memory until a fold has them: making an instance for them takes some
-    /// fsyncs, and many subtasks with little state are to start quickly.
+    /// Restored deltas of up to so many bytes stay in memory until a fold has them: making an instance for them takes
+    /// some fsyncs, and many subtasks with little state are to start quickly.
     pub(super) keep_bytes: u64,
 }
 
 impl Limits {
     pub(super) const PRODUCTION: Self =
-        Self { deltas: 16, bytes: 64 << 20, chunk_bytes: 64 << 20, keep_bytes: 128 << 10 };
+        Self { deltas: 16, bytes: 64 << 20, chunk_bytes: 32 << 20, keep_bytes: 128 << 10 };
 }
 
 /// What all subtasks of an attempt share.
@@ -169,7 +169,10 @@ impl Store {
 
     /// The failure of a thread, if there was one.
     pub(super) fn failure(&self) -> Option<Error> {
-        self.failure.get().or_else(|| self.shared.poison.get()).map(|(kind, text)| Error::new(*kind, text.clone()).at(self.place()))
+        self.failure
+            .get()
+            .or_else(|| self.shared.poison.get())
+            .map(|(kind, text)| Error::new(*kind, text.clone()).at(self.place()))
     }
 
     /// See the field.

@@ -1,8 +1,8 @@
-//! The thread that writes the delta files of all subtasks. The bytes are in `delta.rs`; how files become durable and are
-//! reported is in `syncer.rs`.
+//! The thread that writes the delta files of all subtasks. The bytes are in `delta.rs`; how files become durable and
+//! are reported is in `syncer.rs`.
 //!
-//! Pieces come over one bounded channel; the first one of an epoch makes the file, the last one sends it on. Buffers go back
-//! to a pool. The first error ends it: from then on each finished epoch of each subtask is reported as failed.
+//! Pieces come over one bounded channel; the first one of an epoch makes the file, the last one sends it on. Buffers go
+//! back to a pool. The first error ends it: from then on each finished epoch of each subtask is reported as failed.
 //!
 //! Memory: at most `QUEUE` pieces under way, and as many in the pool. When the disk is slower than the subtasks encode,
 //! the queue is full and they wait.
