@@ -1,8 +1,8 @@
 //! The handles of keyed state, and what `#[derive(State)]` implements. Where rows live is in `table.rs`.
 
+use crate::Data;
 use crate::codec::{self, CodecError};
 use crate::shape::{Shape, shape_of};
-use crate::Data;
 use std::fmt;
 
 /// The row of one key: a struct whose fields are handles. Implemented by `#[derive(State)]` and for `()`.

@@ -1,7 +1,7 @@
 //! Keyed state: what users declare, and how it is kept.
 //!
-//! A struct with `#[derive(State)]` is the row of one key. Rows live as Rust values in a table per operator (`table.rs`),
-//! the write-back cache; what does not fit, and what a crash must not lose, is on disk:
+//! A struct with `#[derive(State)]` is the row of one key. Rows live as Rust values in a table per operator
+//! (`table.rs`), the write-back cache; what does not fit, and what a crash must not lose, is on disk:
 //!
 //! | where | what | file |
 //! |---|---|---|
@@ -10,8 +10,9 @@
 //! | spill | rows that were evicted before a fold had them | `spill.rs` |
 //! | base | all rows as of a decided epoch, folded from deltas | `base.rs`, `fold.rs`, `sorter.rs` |
 //!
-//! `handle.rs` has the handles, `row.rs` the bytes of a row, `snapshot.rs` what a manifest says of all this, `backend.rs`
-//! the contract between the table and storage, `disk.rs` the backend on RocksDB, `restore.rs` how it is opened.
+//! `handle.rs` has the handles, `row.rs` the bytes of a row, `snapshot.rs` what a manifest says of all this,
+//! `backend.rs` the contract between the table and storage, `disk.rs` the backend on RocksDB, `restore.rs` how it is
+//! opened.
 
 pub(crate) mod backend;
 #[cfg(feature = "rocksdb")]

@@ -2,8 +2,8 @@
 //! decided before; here a missing or damaged file that is met is a refusal, too.
 //!
 //! 1. There is nothing: nothing is done, instances are made when something comes.
-//! 2. One snapshot of the same key groups: the base is linked, the deltas are loaded into `spill`, the chain goes on. Costs
-//!    the deltas.
+//! 2. One snapshot of the same key groups: the base is linked, the deltas are loaded into `spill`, the chain goes on.
+//!    Costs the deltas.
 //! 3. Other key groups: rows of the own groups are copied out of each base into a new one, then the deltas are applied.
 //!    Costs the state.
 //!

@@ -1,4 +1,5 @@
-//! The bytes of a row, and whether a program can read what a checkpoint holds. The envelope of a field is in `codec.rs`.
+//! The bytes of a row, and whether a program can read what a checkpoint holds. The envelope of a field is in
+//! `codec.rs`.
 //!
 //! A row is the concatenation of its fields that hold something, each in its envelope; no bytes at all say that the row
 //! is gone. Field ids come from the manifest, so fields may change places, and new ones be added, without a migration.
@@ -30,12 +31,17 @@ impl Layout {
         Self { key: shape_of::<K>().into(), fields }
     }
 
-    /// What the manifest is to say of `operator`, given what it said so far: known states keep their ids, new ones get the
-    /// next.
+    /// What the manifest is to say of `operator`, given what it said so far: known states keep their ids, new ones get
+    /// the next.
     ///
     /// # Errors
     /// A refusal if the program cannot read what the checkpoint holds.
-    pub(crate) fn reconcile(&self, operator: &str, table: u16, old: Option<&OperatorStates>) -> Result<OperatorStates, Error> {
+    pub(crate) fn reconcile(
+        &self,
+        operator: &str,
+        table: u16,
+        old: Option<&OperatorStates>,
+    ) -> Result<OperatorStates, Error> {
         let known = old.map_or(&[][..], |o| &o.states[..]);
         if let Some(old) = old
             && old.key.fingerprint != self.key.fingerprint
@@ -54,7 +60,13 @@ impl Layout {
             }
             let id = found.map_or(next, |s| s.id);
             next = next.max(id + 1);
-            states.push(StateSpec { name: (*name).into(), id, codec: codec::BINCODE, version: *version, shape: shape.clone() });
+            states.push(StateSpec {
+                name: (*name).into(),
+                id,
+                codec: codec::BINCODE,
+                version: *version,
+                shape: shape.clone(),
+            });
         }
         if let Some(gone) = known.iter().find(|k| !states.iter().any(|s| s.name == k.name)) {
             return Err(Error::refused(format!(

@@ -7,9 +7,9 @@
 //! is to be done per record: dirty means that the stamp is the running epoch's, and the stamp is the reference bit of
 //! eviction, too.
 //!
-//! A freeze advances the epoch and swaps two bitmaps per group, nothing that depends on the state. The rows of the frozen
-//! epoch are then copied out piece by piece; a row that is touched before its turn is given out first. Nothing is
-//! removed while a copy is under way, for closing a gap moves rows past the cursor.
+//! A freeze advances the epoch and swaps two bitmaps per group, nothing that depends on the state. The rows of the
+//! frozen epoch are then copied out piece by piece; a row that is touched before its turn is given out first. Nothing
+//! is removed while a copy is under way, for closing a gap moves rows past the cursor.
 
 use crate::key::{group_of, visit_bytes};
 use serde::Serialize;
@@ -335,8 +335,8 @@ impl<K: Eq, S> RowTable<K, S> {
         false
     }
 
-    /// Looks at up to `budget` slots from where the last call ended, and removes the rows for which `remove` says so; it
-    /// is given key group, stamp, key and state. Not while a copy is under way. Gives how many were removed, and the
+    /// Looks at up to `budget` slots from where the last call ended, and removes the rows for which `remove` says so;
+    /// it is given key group, stamp, key and state. Not while a copy is under way. Gives how many were removed, and the
     /// first error of `remove`, which ends the sweep.
     pub(crate) fn sweep<E>(
         &mut self,
@@ -381,7 +381,8 @@ fn mark(bits: &mut [u64], block: usize) {
     bits[block / 64] |= 1 << (block % 64);
 }
 
-/// Removes the row in slot `gap`, and moves up the rows behind it that probed past it, so that no tombstones are needed.
+/// Removes the row in slot `gap`, and moves up the rows behind it that probed past it, so that no tombstones are
+/// needed.
 fn close_gap<K, S>(g: &mut Group<K, S>, mut gap: usize) {
     let mask = g.slots.len() - 1;
     let mut i = gap;
@@ -431,8 +432,8 @@ mod tests {
     }
 
     proptest! {
-        /// A row of 0 is one without content, which a delta may name or not. Any order of changes, freezes, copies and sweeps: the copies of an epoch, applied to those before, are the rows
-        /// as they stood at its freeze.
+        /// A row of 0 is one without content, which a delta may name or not. Any order of changes, freezes, copies and
+        /// sweeps: the copies of an epoch, applied to those before, are the rows as they stood at its freeze.
         #[test]
         fn copies_are_the_frozen_rows(ops in ops()) {
             let mut table: RowTable<u16, u64> = RowTable::new(0..4, 4, 1);

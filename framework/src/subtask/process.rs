@@ -1,8 +1,8 @@
 //! Keyed operators in a subtask: one row look-up per record, the user's function on the row in place.
 //!
 //! 1. If rows may be in storage only, a first pass over the batch finds the misses and fetches them together.
-//! 2. The loop asks for the slot of a record 32 records ahead and for what its key keeps on the heap 8 ahead, then finds
-//!    the row, marks it, and calls the user's function with it.
+//! 2. The loop asks for the slot of a record 32 records ahead and for what its key keeps on the heap 8 ahead, then
+//!    finds the row, marks it, and calls the user's function with it.
 //! 3. When the table is over its bound, rows of earlier epochs are evicted, then any.
 //!
 //! At a barrier the epoch's rows are frozen and copied into its delta piece by piece between batches (see
@@ -23,8 +23,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context as TaskContext, Poll};
 
-/// Distance of prefetching, in records: a slot, and what its key keeps on the heap. Where the third-level cache is far, as
-/// on servers of many cores, 16 for slots is a fifth slower than 32; more than that gains nothing.
+/// Distance of prefetching, in records: a slot, and what its key keeps on the heap. Where the third-level cache is far,
+/// as on servers of many cores, 16 for slots is a fifth slower than 32; more than that gains nothing.
 const SLOT_AHEAD: usize = 32;
 const KEY_AHEAD: usize = 8;
 /// Slots copied or swept between two batches: about 0.1 ms.
@@ -322,8 +322,8 @@ impl<P: Process> ProcessStage<P> {
         Ok(())
     }
 
-    /// Makes room in the table. Rows of earlier epochs go first; within one call the work is bounded unless the table is
-    /// far over its bound.
+    /// Makes room in the table. Rows of earlier epochs go first; within one call the work is bounded unless the table
+    /// is far over its bound.
     fn evict(&mut self) -> Result<(), Error> {
         let Self { table, disk, bound, .. } = self;
         while table.is_copying() {
