@@ -41,10 +41,8 @@ struct Effort {
     warm_up: Duration,
 }
 
-const FULL: Effort =
-    Effort { rounds: 5, less: 1, measured: Duration::from_secs(8), warm_up: Duration::from_secs(2) };
-const QUICK: Effort =
-    Effort { rounds: 3, less: 4, measured: Duration::from_secs(3), warm_up: Duration::from_secs(1) };
+const FULL: Effort = Effort { rounds: 5, less: 1, measured: Duration::from_secs(8), warm_up: Duration::from_secs(2) };
+const QUICK: Effort = Effort { rounds: 3, less: 4, measured: Duration::from_secs(3), warm_up: Duration::from_secs(1) };
 
 const KEYS: u64 = 1_000_000;
 
@@ -100,7 +98,13 @@ fn against(name: &'static str, bar: Bar, job: &[Figure], limit: &[Figure], note:
 fn w1_fused(effort: Effort) -> Vec<Row> {
     let n = 100_000_000 / effort.less;
     let [job, limit] = interleaved(effort.rounds, [&mut || jobs::w1_fused(n, 1), &mut || limits::w1(n)]);
-    vec![against("w1_fused", Bar::AtLeast(0.85, 1.0), &job, &limit, "one worker; one virtual call per operator and batch")]
+    vec![against(
+        "w1_fused",
+        Bar::AtLeast(0.85, 1.0),
+        &job,
+        &limit,
+        "one worker; one virtual call per operator and batch",
+    )]
 }
 
 fn w1_boundary(effort: Effort) -> Vec<Row> {
@@ -236,6 +240,9 @@ fn slow_sink(effort: Effort) -> Vec<Row> {
         value: median(&took),
         unit: " ms",
         bar: Bar::AtMost(500.0, 500.0),
-        note: format!("{} checkpoints, 200 ms, behind a sink of 1 ms per record; alignment {alignment:.0} ms", took.len()),
+        note: format!(
+            "{} checkpoints, 200 ms, behind a sink of 1 ms per record; alignment {alignment:.0} ms",
+            took.len()
+        ),
     }]
 }

@@ -75,7 +75,10 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 ///
 /// # Panics
 /// When they are not: then the figures would be of different work.
-pub(crate) fn interleaved<const N: usize>(rounds: usize, mut work: [&mut dyn FnMut() -> Figure; N]) -> [Vec<Figure>; N] {
+pub(crate) fn interleaved<const N: usize>(
+    rounds: usize,
+    mut work: [&mut dyn FnMut() -> Figure; N],
+) -> [Vec<Figure>; N] {
     let mut figures = [const { Vec::new() }; N];
     for round in 0..=rounds {
         for (work, figures) in work.iter_mut().zip(&mut figures) {

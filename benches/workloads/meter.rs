@@ -1,9 +1,9 @@
 //! The ends of the measured jobs: a sink that counts and sums, and a source that can be told to end.
 
+use millstream::clock;
 use millstream::framework::{
     Batch, BoxError, Epoch, Polled, Sink, SinkContext, SinkWriter, Source, SourceContext, SourceReader, SplitBatch,
 };
-use millstream::clock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;

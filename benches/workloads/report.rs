@@ -60,8 +60,7 @@ impl Row {
 
 /// The rows as an aligned table.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let lines: Vec<[String; 7]> =
-        std::iter::once(HEAD.map(String::from)).chain(rows.iter().map(Row::cells)).collect();
+    let lines: Vec<[String; 7]> = std::iter::once(HEAD.map(String::from)).chain(rows.iter().map(Row::cells)).collect();
     let width = |i: usize| lines.iter().map(|line| line[i].chars().count()).max().unwrap_or(0);
     let widths: [usize; 7] = std::array::from_fn(width);
     let mut text = String::new();

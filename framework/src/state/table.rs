@@ -32,6 +32,17 @@ struct Slot<K, S> {
     row: Option<(K, S)>,
 }
 
+impl<K, S> Slot<K, S> {
+    /// Two of them make a cache line.
+    const IS_PAIRED: bool = size_of::<Self>() == 32;
+
+    /// Where a row is to be among so many slots, a power of two: the first slot of a line where lines have two.
+    #[inline(always)]
+    fn home(tag: u32, slots: usize) -> usize {
+        tag as usize & (slots - 1) & if Self::IS_PAIRED { !1 } else { !0 }
+    }
+}
+
 struct Group<K, S> {
     slots: Vec<Slot<K, S>>,
     len: usize,
@@ -131,10 +142,15 @@ impl<K: Eq, S> RowTable<K, S> {
     /// Asks for the home slot of `hash`.
     #[inline(always)]
     pub(crate) fn prefetch(&self, hash: u64) {
-        let g = &self.groups[self.group(hash)];
-        if let Some(slot) = g.slots.get((hash >> 32) as usize & (g.slots.len() - 1)) {
+        if let Some(slot) = self.home(hash) {
             prefetch(slot);
         }
+    }
+
+    #[inline(always)]
+    fn home(&self, hash: u64) -> Option<&Slot<K, S>> {
+        let slots = &self.groups[self.group(hash)].slots[..];
+        slots.get(Slot::<K, S>::home(tag_of(hash), slots.len()))
     }
 
     /// Asks for what the key in the home slot of `hash` keeps on the heap. Nothing for keys without heap.
@@ -146,8 +162,7 @@ impl<K: Eq, S> RowTable<K, S> {
         if !std::mem::needs_drop::<K>() {
             return;
         }
-        let g = &self.groups[self.group(hash)];
-        if let Some(Slot { row: Some((key, _)), .. }) = g.slots.get((hash >> 32) as usize & (g.slots.len() - 1)) {
+        if let Some(Slot { row: Some((key, _)), .. }) = self.home(hash) {
             visit_bytes(key, |bytes| {
                 if let Some(first) = bytes.first() {
                     prefetch(first);
@@ -159,11 +174,23 @@ impl<K: Eq, S> RowTable<K, S> {
     /// The row of `key`, or the slot where it would be.
     #[inline(always)]
     fn probe(&self, at: usize, tag: u32, key: &K) -> Result<usize, usize> {
-        let g = &self.groups[at];
-        let mask = g.slots.len() - 1;
-        let mut i = tag as usize & mask;
+        let slots = &self.groups[at].slots[..];
+        let mask = slots.len() - 1;
+        let home = Slot::<K, S>::home(tag, slots.len());
+        if Slot::<K, S>::IS_PAIRED {
+            // which of the two holds the row is as good as random, where keys are: chosen without a branch
+            let i = home + usize::from(slots[(home + 1) & mask].tag == tag);
+            let slot = &slots[i & mask];
+            if slot.tag == tag
+                && let Some((k, _)) = &slot.row
+                && k == key
+            {
+                return Ok(i);
+            }
+        }
+        let mut i = home;
         loop {
-            let slot = &g.slots[i];
+            let slot = &slots[i];
             if slot.tag == tag {
                 if let Some((k, _)) = &slot.row
                     && k == key
@@ -241,7 +268,7 @@ impl<K: Eq, S> RowTable<K, S> {
             self.grow(at);
             let g = &self.groups[at];
             let mask = g.slots.len() - 1;
-            i = tag as usize & mask;
+            i = Slot::<K, S>::home(tag, g.slots.len());
             while g.slots[i].tag != 0 {
                 i = (i + 1) & mask;
             }
@@ -261,7 +288,7 @@ impl<K: Eq, S> RowTable<K, S> {
         let mut slots = empty(n);
         for slot in g.slots.drain(..) {
             if slot.tag != 0 {
-                let mut i = slot.tag as usize & (n - 1);
+                let mut i = Slot::<K, S>::home(slot.tag, n);
                 while slots[i].tag != 0 {
                     i = (i + 1) & (n - 1);
                 }
@@ -392,7 +419,7 @@ fn close_gap<K, S>(g: &mut Group<K, S>, mut gap: usize) {
         if tag == 0 {
             break;
         }
-        let home = tag as usize & mask;
+        let home = Slot::<K, S>::home(tag, g.slots.len());
         if (i.wrapping_sub(home) & mask) >= (i.wrapping_sub(gap) & mask) {
             g.slots.swap(gap, i);
             let (to, from) = (gap / BLOCK, i / BLOCK);
