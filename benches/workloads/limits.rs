@@ -131,8 +131,8 @@ pub(crate) fn w2_one_thread<K: Hash + Eq>(n: u64, make: impl Fn(u64) -> K) -> Fi
     timed(n, || (n, (0..n).fold(0, |sum: u64, i| sum.wrapping_add(count(&mut table, make(i))))))
 }
 
-/// W2 on two threads, thread per core: each makes half of the records, sends each batch to the owner of its keys, itself
-/// included, over a bounded channel, and counts what it receives.
+/// W2 on two threads, thread per core: each makes half of the records, sends each batch to the owner of its keys,
+/// itself included, over a bounded channel, and counts what it receives.
 pub(crate) fn w2_exchange<K: Hash + Eq + Send>(n: u64, make: impl Fn(u64) -> K + Sync) -> Figure {
     exchange::<K, false>(n, make)
 }

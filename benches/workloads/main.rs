@@ -1,5 +1,5 @@
-//! The workloads, each beside a limit loop or a job that it is held against: `cargo bench --bench workloads -- [--quick]
-//! [part of a name]...`. What the figures mean is in `benches/README.md`.
+//! The workloads, each beside a limit loop or a job that it is held against:
+//! `cargo bench --bench workloads -- [--quick] [part of a name]...`. What the figures mean is in `benches/README.md`.
 //!
 //! | file | what |
 //! |---|---|
@@ -172,8 +172,8 @@ fn w2_durable(effort: Effort) -> Vec<Row> {
     rows
 }
 
-/// What the checkpoints of these runs cost: the median of the longest stop of each, and of the time until it was decided.
-/// The baseline is a file of about as many bytes as the deltas had.
+/// What the checkpoints of these runs cost: the median of the longest stop of each, and of the time until it was
+/// decided. The baseline is a file of about as many bytes as the deltas had.
 fn checkpoints(names: [&'static str; 2], runs: &[Sustained], bars: (Bar, Bar), bytes: usize) -> Vec<Row> {
     let all: Vec<_> = runs.iter().flat_map(|run| &run.checkpoints).collect();
     let row = |name, of: fn(&watch::Taken) -> f64, bar, baseline| {

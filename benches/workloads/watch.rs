@@ -1,4 +1,5 @@
-//! Reads what the runtime says of its checkpoints: the event `checkpoint decided` of the log. Warnings go to the terminal.
+//! Reads what the runtime says of its checkpoints: the event `checkpoint decided` of the log. Warnings go to the
+//! terminal.
 
 use std::fmt::{self, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -112,13 +112,19 @@ impl bincode::enc::write::Writer for Append<'_> {
 #[inline]
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), CodecError> {
     let start = into.len();
-    let result = bincode::serde::encode_into_writer(value, Append(into), bincode::config::standard());
-    let bytes = into.len() - start;
-    if result.is_ok() && bytes <= MAX_VALUE_BYTES {
-        return Ok(());
+    // matched at once: moving a `Result` with bincode's large error about costs more than to encode a number
+    match bincode::serde::encode_into_writer(value, Append(into), bincode::config::standard()) {
+        Ok(()) if into.len() - start <= MAX_VALUE_BYTES => Ok(()),
+        Ok(()) => {
+            let bytes = into.len() - start;
+            into.truncate(start);
+            Err(CodecError::TooLarge { bytes })
+        }
+        Err(error) => {
+            into.truncate(start);
+            Err(CodecError::Encode(error))
+        }
     }
-    into.truncate(start);
-    Err(result.map_or_else(CodecError::Encode, |()| CodecError::TooLarge { bytes }))
 }
 
 /// Reads a value that takes up all of `bytes`.

