@@ -73,7 +73,7 @@ fn failures_far_apart_do_not_add_up() {
     let fails = {
         let (failures, output) = (failures.clone(), output.clone());
         move |n: u64| {
-            if n % 40 == 0 {
+            if n.is_multiple_of(40) {
                 let (failed, seen) = &mut *failures.lock().map_err(|e| e.to_string())?;
                 let shown = visible(&output).len();
                 if shown > *seen && *failed < 5 {
