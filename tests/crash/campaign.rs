@@ -253,9 +253,12 @@ impl<'a> Lives<'a> {
         std::thread::sleep(delay);
         if matches!(end, End::Asked(_)) && process.ended().is_none() {
             process.terminate();
-            return match process.wait()? {
-                0 => Ok(Ended::Asked),
-                code => Err(format!("SIGTERM ended it with exit code {code}:\n{}", process.tail())),
+            return match process.wait() {
+                Ok(0) => Ok(Ended::Asked),
+                Ok(code) => Err(format!("SIGTERM ended it with exit code {code}:\n{}", process.tail())),
+                // asked before the program could listen
+                Err(text) if delay < Duration::from_millis(100) && text.contains("SIGTERM") => Ok(Ended::Killed),
+                Err(text) => Err(text),
             };
         }
         if process.kill() {

@@ -84,6 +84,21 @@ fn checkpoints_go_on_after_some_sources_have_ended() {
     assert_eq!(read.each_ref().map(|read| read.load(Ordering::Relaxed)), [10, 1090], "nothing is read twice");
 }
 
+/// Commands reach sources that have ended and sources that have not whenever they come: checkpoints as fast as the disk
+/// takes them, so that a barrier follows the decision before it at once.
+#[test]
+fn no_command_is_missed() {
+    let scratch = Scratch::new();
+    let topology = |t: &Topology| {
+        let short: Vec<_> = (0..4).map(|n| t.source(format!("short-{n}"), Records::of(0..1u64))).collect();
+        let long = t.source("long", Generator::new(|_, n| n).splits(2).count(4000).rate(4000));
+        t.union(short.into_iter().chain([long])).sink("out", Null::new());
+        Ok(())
+    };
+    let job = job(&scratch, topology).checkpoint_interval(Duration::ZERO);
+    job.checkpoint_timeout(Duration::from_secs(20), 0).run().unwrap();
+}
+
 /// Never gets done with preparing.
 #[derive(Clone)]
 struct Stuck;

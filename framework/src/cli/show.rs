@@ -19,6 +19,13 @@ pub(crate) fn run(job: Job) -> Result<(), Error> {
     let bar = std::io::stderr().is_terminal().then(live_line);
     log(bar.clone());
     let control = Control::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Error::new(ErrorKind::Io, "cannot wait for signals").because(e))?;
+    // before anything is started: a signal that comes early is to stop the job in good order, too
+    let signals = {
+        let _context = runtime.enter();
+        Signals::new()
+    };
     let name = job.name.clone();
     let (done, finished) = oneshot::channel::<()>();
     let worker = {
@@ -29,9 +36,7 @@ pub(crate) fn run(job: Job) -> Result<(), Error> {
             runtime::run(job, control)
         })?
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| Error::new(ErrorKind::Io, "cannot wait for signals").because(e))?;
-    runtime.block_on(watch(&control, bar.as_ref(), finished));
+    runtime.block_on(watch(&control, bar.as_ref(), finished, signals));
     let done = worker.join().unwrap_or_else(|_| Err(Error::new(ErrorKind::Failed, "the coordinator has panicked")));
     if let Some(bar) = bar {
         bar.finish_and_clear();
@@ -83,8 +88,12 @@ fn log(bar: Option<ProgressBar>) {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(Lines(bar)).try_init();
 }
 
-async fn watch(control: &Control, bar: Option<&ProgressBar>, mut finished: oneshot::Receiver<()>) {
-    let mut signals = Signals::new();
+async fn watch(
+    control: &Control,
+    bar: Option<&ProgressBar>,
+    mut finished: oneshot::Receiver<()>,
+    mut signals: Signals,
+) {
     let mut shown = Shown::new(control.status());
     let mut logged = clock::now();
     loop {
