@@ -191,3 +191,22 @@ fn a_quiet_stream_is_not_held_back() {
     assert!(shared.written.lock().unwrap().iter().copied().eq(0..RECORDS));
     assert_eq!(shared.ahead.load(SeqCst), 1);
 }
+
+/// A barrier comes while the source looks for data and finds none: it must not wait for the next record, which here
+/// comes after the checkpoint only.
+#[test]
+fn a_barrier_does_not_wait_for_a_quiet_source() {
+    let shared = run(
+        |job| job.checkpoint_interval(Duration::from_millis(10)).checkpoint_timeout(Duration::from_secs(10), 0),
+        Duration::ZERO,
+        |shared, next| {
+            let quiet = next == 1 && shared.committed() == 0;
+            if quiet {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            quiet || next > 1
+        },
+        |shared| shared.written.lock().unwrap().len() == 2,
+    );
+    assert_eq!(*shared.written.lock().unwrap(), [0, 1]);
+}

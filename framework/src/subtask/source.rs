@@ -132,12 +132,19 @@ impl<S: Source> Driver<S> {
                     self.ready(true).await?;
                     if self.stage.background()? {
                         tokio::task::yield_now().await;
-                    } else if let Woken::Command(command) = self.wait().await? {
+                    } else if !self.has_something_to_do()
+                        && let Woken::Command(command) = self.wait().await?
+                    {
                         self.waiting.push_back(command);
                     }
                 }
             }
         }
+    }
+
+    /// Whether something was taken from the queue while the stage was waited for: nobody will wake this loop for it.
+    fn has_something_to_do(&self) -> bool {
+        self.leaving || !self.waiting.is_empty() || !self.unseen.is_empty()
     }
 
     fn next_command(&mut self) -> Option<Command> {
