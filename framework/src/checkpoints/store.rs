@@ -33,8 +33,15 @@ pub(crate) struct Store {
     data_dir: PathBuf,
     checkpoints: PathBuf,
     job: String,
-    /// Closing it gives the lock back. The descriptor is O_CLOEXEC, so a child of the process does not inherit it.
-    _lock: File,
+    /// The descriptor is O_CLOEXEC, so a child of the process does not inherit it.
+    lock: File,
+}
+
+impl Drop for Store {
+    /// Closing the file alone would leave the lock to a child that was forked and has not come to its `exec` yet.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Store {
@@ -47,7 +54,7 @@ impl Store {
         create_durably(data_dir)?;
         let lock = lock(&data_dir.join(LOCK), job)?;
         create_durably(&checkpoints.join(STATE))?;
-        Ok(Self { data_dir: data_dir.to_owned(), checkpoints, job: job.to_owned(), _lock: lock })
+        Ok(Self { data_dir: data_dir.to_owned(), checkpoints, job: job.to_owned(), lock })
     }
 
     /// The job it was opened for.
