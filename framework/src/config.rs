@@ -27,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) memory: u64,
     /// Rows per subtask of a keyed operator, in place of what its share of the memory gives.
     pub(crate) cache_rows: Option<usize>,
+    /// How far a lane's watermark may be ahead of the slowest before it is not read. `None`: any distance.
+    pub(crate) watermark_drift: Option<Duration>,
     /// What to start from.
     pub(crate) restore: Restore,
     /// Whether results may become visible twice.
@@ -48,6 +50,8 @@ impl Settings {
             workers: None,
             memory: 512 << 20,
             cache_rows: None,
+            // longer than a quiet split needs to become idle, so that none holds others up before that
+            watermark_drift: Some(Duration::from_mins(1)),
             restore: Restore::Latest,
             allow_duplicates: false,
             restart: RestartPolicy::default(),

@@ -127,6 +127,15 @@ impl Job {
         self
     }
 
+    /// How far, in event time, one input of an operator may run ahead of the slowest; 1 min if not set, `None` for any
+    /// distance. What lies further ahead is not read yet, or its records would pile up in state until the others have
+    /// followed. Inputs that are idle, have ended, have no event time or come from the same source are not waited for,
+    /// nor is anybody for longer than 5 s in which nothing comes: then the distance doubles. No result depends on it.
+    pub fn watermark_drift(mut self, drift: impl Into<Option<Duration>>) -> Self {
+        self.settings.watermark_drift = drift.into();
+        self
+    }
+
     /// What happens when an attempt fails.
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.settings.restart = policy;

@@ -1,6 +1,6 @@
 //! What subtasks send each other, and the numbers checkpoints have. How it travels is in `subtask/inbox.rs`.
 
-use crate::Batch;
+use crate::{Batch, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -39,6 +39,10 @@ impl fmt::Display for Attempt {
 pub(crate) enum Message<T> {
     /// Records in order.
     Batch(Batch<T>),
+    /// No record of this time or older is expected any more. Also says that the sender is not idle, or no longer.
+    Watermark(Timestamp),
+    /// Nothing comes for now: nobody need wait for this sender's watermark. The next message but a barrier ends it.
+    Idle,
     /// Everything before belongs to this epoch, everything after to the next.
     Barrier(Epoch),
     /// No record follows; barriers still do.

@@ -150,7 +150,7 @@ impl<'a> Running<'a> {
         let keyed = counters(|k| matches!(k, Kind::Process(_))).len();
         let participants = common.participants.sorted(&plan);
         let missing = common.participants.len();
-        let (specs, board) = wire(&plan, splits);
+        let (specs, board) = wire(&plan, splits, settings.watermark_drift);
         let shared = Arc::new(Shared {
             plan,
             common,

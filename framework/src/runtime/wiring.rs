@@ -3,19 +3,20 @@
 
 use crate::checkpoints as protocol;
 use crate::config::Budget;
-use crate::subtask::{Assignment, Command, Commands, Counters, Reports, StageContext};
-use crate::topology::{AnySend, Kind, Plan};
-use crate::{Attempt, Epoch};
+use crate::subtask::{Assignment, Command, Commands, Counters, GateSpec, Reports, StageContext};
+use crate::topology::{AnySend, Inlet, Kind, Plan};
+use crate::{Attempt, Epoch, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// One subtask, before it is made.
 pub(crate) struct SubtaskSpec {
     pub(crate) task: usize,
     pub(crate) subtask: usize,
-    /// Its inbox, if it is behind an exchange.
-    pub(crate) inbox: Option<AnySend>,
+    /// If it is behind an exchange.
+    pub(crate) inlet: Option<Inlet>,
     /// The lanes of each exchange that begin here.
     pub(crate) lanes: BTreeMap<usize, Vec<AnySend>>,
     pub(crate) commands: Commands,
@@ -161,9 +162,13 @@ impl Switchboard {
 }
 
 /// Makes all lanes and queues. `splits` are those of each source node, by subtask.
-pub(crate) fn wire(plan: &Plan, mut splits: BTreeMap<usize, Vec<Vec<Assignment>>>) -> (Vec<SubtaskSpec>, Switchboard) {
+pub(crate) fn wire(
+    plan: &Plan,
+    mut splits: BTreeMap<usize, Vec<Vec<Assignment>>>,
+    drift: Option<Duration>,
+) -> (Vec<SubtaskSpec>, Switchboard) {
     let mut board = Switchboard { sources: Vec::new(), all: Vec::new() };
-    let (mut inboxes, mut lanes) = connect(plan);
+    let (mut inlets, mut lanes) = connect(plan, drift);
     let mut specs = Vec::new();
     for (task, spec) in plan.tasks.iter().enumerate() {
         let is_source = matches!(plan.graph.nodes[spec.head].kind, Kind::Source(_));
@@ -177,7 +182,7 @@ pub(crate) fn wire(plan: &Plan, mut splits: BTreeMap<usize, Vec<Vec<Assignment>>
             specs.push(SubtaskSpec {
                 task,
                 subtask,
-                inbox: inboxes.remove(&(task, subtask)),
+                inlet: inlets.remove(&(task, subtask)),
                 lanes: lanes.remove(&(task, subtask)).unwrap_or_default(),
                 commands,
                 splits: dealt.next().unwrap_or_default(),
@@ -187,17 +192,18 @@ pub(crate) fn wire(plan: &Plan, mut splits: BTreeMap<usize, Vec<Vec<Assignment>>
     (specs, board)
 }
 
-type Inboxes = BTreeMap<(usize, usize), AnySend>;
+type Inlets = BTreeMap<(usize, usize), Inlet>;
 type Lanes = BTreeMap<(usize, usize), BTreeMap<usize, Vec<AnySend>>>;
 
-/// The inbox of each subtask behind an exchange, and for each subtask and exchange the lanes that begin there.
-fn connect(plan: &Plan) -> (Inboxes, Lanes) {
-    let (mut inboxes, mut lanes) = (Inboxes::new(), Lanes::new());
+/// Where each subtask behind an exchange reads, and for each subtask and exchange the lanes that begin there.
+fn connect(plan: &Plan, drift: Option<Duration>) -> (Inlets, Lanes) {
+    let (mut inlets, mut lanes) = (Inlets::new(), Lanes::new());
     let task_of = |node: usize| plan.tasks.iter().position(|t| t.nodes.contains(&node)).unwrap_or_default();
     for (task, spec) in plan.tasks.iter().enumerate() {
         let into: Vec<_> = plan.exchanges.iter().enumerate().filter(|(_, e)| e.to == spec.head).collect();
         let Some((_, first)) = into.first() else { continue };
         let edge = &plan.graph.nodes[first.from.node].outs[first.from.port];
+        let groups = plan.graph.time_groups(spec.head);
         for reader in 0..spec.parallelism {
             let mut writers = Vec::new();
             for (i, exchange) in &into {
@@ -206,11 +212,14 @@ fn connect(plan: &Plan) -> (Inboxes, Lanes) {
                 writers.extend(here.map(|w| (*i, task_of(exchange.from.node), w)));
             }
             let (senders, inbox) = edge.inbox(writers.len());
-            inboxes.insert((task, reader), inbox);
+            let group = |(i, ..): &(usize, _, _)| groups[plan.exchanges[*i].input];
+            let lanes_of = writers.iter().map(group).collect();
+            let gate = GateSpec { lanes: lanes_of, drift, from: Timestamp::MIN };
+            inlets.insert((task, reader), Inlet { inbox, gate });
             for ((exchange, from, writer), sender) in writers.into_iter().zip(senders) {
                 lanes.entry((from, writer)).or_default().entry(exchange).or_default().push(sender);
             }
         }
     }
-    (inboxes, lanes)
+    (inlets, lanes)
 }

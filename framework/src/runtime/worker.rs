@@ -98,17 +98,17 @@ impl Shared {
 
 /// Makes a subtask on the thread it stays on.
 fn make(shared: &Shared, spec: SubtaskSpec) -> Result<Life, Error> {
-    let SubtaskSpec { task, subtask, inbox, lanes, commands, splits } = spec;
+    let SubtaskSpec { task, subtask, inlet, lanes, commands, splits } = spec;
     let plan = &shared.plan;
     let head = plan.tasks[task].head;
     let mut assembly = Assembly { shared, subtask, lanes };
     let cx = assembly.context(head);
-    match (&plan.graph.nodes[head].kind, inbox) {
+    match (&plan.graph.nodes[head].kind, inlet) {
         (Kind::Source(source), _) => source.drive(splits, plan.outputs(head, &mut assembly)?, commands, cx),
-        (_, Some(inbox)) => {
+        (_, Some(inlet)) => {
             let input = plan.graph.nodes[head].inputs[0];
             let edge = plan.graph.nodes[input.node].outs[input.port].clone();
-            edge.drive(inbox, plan.stage(head, &mut assembly)?, commands, cx)
+            edge.drive(inlet, plan.stage(head, &mut assembly)?, commands, cx)
         }
         (_, None) => Err(Error::new(ErrorKind::Topology, "a subtask without input")),
     }

@@ -1,13 +1,14 @@
 //! The loop of a subtask behind an inbox: batches to the stage, barriers through the gate, background work in between.
 //! The loop at a source is in `source.rs`.
 
-use super::gate::{Gate, Passage};
+use super::gate::{Gate, GateSpec, PATIENCE, Passage};
 use super::inbox::Receiver;
+use super::marks::Mark;
 use super::report::{Command, Commands, Counters, StageContext};
 use super::stage::Stage;
 use crate::clock;
 use crate::message::Message;
-use crate::{Batch, Error};
+use crate::{Batch, Error, Timestamp};
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -48,16 +49,28 @@ struct Subtask<T> {
 /// Runs until it is told to end.
 pub(crate) async fn drive<T: 'static>(
     inbox: Receiver<T>,
-    stage: Box<dyn Stage<T>>,
+    gate: GateSpec,
+    mut stage: Box<dyn Stage<T>>,
     commands: Commands,
     context: StageContext,
 ) -> Result<(), Error> {
-    let gate = Gate::new(inbox.lanes());
+    if gate.from > Timestamp::MIN {
+        stage.on_watermark(gate.from)?;
+    }
+    let gate = Gate::new(gate);
     let mut subtask = Subtask { inbox, stage, commands, gate, used: None, aligning: None, leaving: false, context };
     let mut slice = Slice::new();
     while let Some((lane, message)) = subtask.next().await? {
         match message {
             Message::Batch(batch) => slice.pass(subtask.batch(lane, batch).await?).await,
+            Message::Watermark(mark) => {
+                subtask.gate.marks().advance(lane, mark);
+                subtask.time()?;
+            }
+            Message::Idle => {
+                subtask.gate.marks().rest(lane);
+                subtask.time()?;
+            }
             Message::Barrier(epoch) => subtask.barrier(lane, epoch).await?,
             Message::End => subtask.end(lane).await?,
         }
@@ -87,8 +100,23 @@ impl<T: 'static> Subtask<T> {
         Ok(None)
     }
 
-    /// Waits for a message or the end, while what the stage has under way goes on.
+    /// Waits for a message or the end, while what the stage has under way goes on. While lanes are left alone because
+    /// they are ahead, patience is limited.
     async fn wait(&mut self) -> Result<Option<(usize, Message<T>)>, Error> {
+        while self.gate.holds() {
+            tokio::select! {
+                biased;
+                got = self.arrival() => return got,
+                () = tokio::time::sleep(PATIENCE) => {
+                    self.gate.give_way();
+                    self.block();
+                }
+            }
+        }
+        self.arrival().await
+    }
+
+    async fn arrival(&mut self) -> Result<Option<(usize, Message<T>)>, Error> {
         let Self { inbox, stage, commands, used, .. } = self;
         poll_fn(|cx| {
             while let Poll::Ready(command) = commands.poll_recv(cx) {
@@ -128,6 +156,9 @@ impl<T: 'static> Subtask<T> {
 
     /// Gives the time when it was done.
     async fn batch(&mut self, lane: usize, mut batch: Batch<T>) -> Result<Instant, Error> {
+        if self.gate.marks().wake(lane) {
+            self.time()?;
+        }
         let (records, start) = (batch.len(), clock::now());
         Counters::add(&self.context.counters.records_in, records);
         self.stage.on_batch(&mut batch)?;
@@ -141,13 +172,13 @@ impl<T: 'static> Subtask<T> {
 
     async fn barrier(&mut self, lane: usize, epoch: crate::Epoch) -> Result<(), Error> {
         match self.gate.barrier(lane, epoch) {
-            Passage::Close(lane) => {
+            Passage::Close => {
                 self.aligning.get_or_insert_with(clock::now);
-                self.inbox.block(lane, true);
+                self.block();
                 Ok(())
             }
             _ => {
-                (0..self.inbox.lanes()).for_each(|lane| self.inbox.block(lane, false));
+                self.block();
                 let took = self.aligning.take().map_or(0, |since| nanos(since.elapsed()));
                 Counters::max(&self.context.counters.alignment_ns_max, took);
                 self.ready(true).await?;
@@ -157,11 +188,30 @@ impl<T: 'static> Subtask<T> {
     }
 
     async fn end(&mut self, lane: usize) -> Result<(), Error> {
-        if self.gate.end(lane) == Passage::End {
+        let passage = self.gate.end(lane);
+        self.time()?;
+        if passage == Passage::End {
             self.ready(true).await?;
             self.stage.on_end()?;
         }
         Ok(())
+    }
+
+    /// Passes on what a lane's watermark, its silence or its end means to the whole.
+    fn time(&mut self) -> Result<(), Error> {
+        while let Some(mark) = self.gate.news() {
+            match mark {
+                Mark::Watermark(mark) => self.stage.on_watermark(mark)?,
+                Mark::Idle => self.stage.on_idle()?,
+            }
+        }
+        self.block();
+        Ok(())
+    }
+
+    /// Leaves those lanes alone that the gate has closed.
+    fn block(&mut self) {
+        self.gate.closed().iter().enumerate().for_each(|(lane, closed)| self.inbox.block(lane, *closed));
     }
 }
 

@@ -3,43 +3,113 @@
 //! A keyed writer fuses the chain before it, key extraction, hash and routing into one loop per batch; the hash travels
 //! with the record, so that the reader needs no key to find its row. Targets are flushed after each input batch when
 //! they are full, and all of them when the subtask is idle, before a barrier and at the end.
+//!
+//! A watermark stays behind the records it covers and flushes nothing: it is remembered with the number of records
+//! gathered before it, and follows when these have been sent. Of several that wait, the oldest and the newest are kept.
 
 use super::inbox::Sender;
 use super::stage::{Stage, run_chain};
 use crate::key::{group_of, stable_hash, subtask_of};
 use crate::message::Message;
 use crate::operator::{Chain, Collect};
-use crate::{Batch, BoxError, Epoch, Error, Key, Record};
+use crate::{Batch, BoxError, Epoch, Error, Key, Record, Timestamp};
 use std::marker::PhantomData;
 use std::task::{Context, Poll, ready};
+
+/// So many watermarks may gather behind a batch that does not fill before it is sent all the same.
+const LATE: u32 = 16;
+
+/// A watermark that waits for the first `behind` records of the batch to be sent.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    behind: usize,
+    mark: Timestamp,
+    /// Nothing came after it.
+    idle: bool,
+}
 
 /// A lane to one subtask, and what is gathered for it.
 pub(crate) struct Target<T> {
     batch: Batch<T>,
     sender: Sender<T>,
+    /// The oldest watermark that waits, which newer ones may not put off, and the newest.
+    oldest: Option<Due>,
+    newest: Option<Due>,
+    /// How many have taken each other's place as the newest.
+    replaced: u32,
+    /// As it was sent last.
+    told: Timestamp,
+}
+
+/// What is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    /// Full batches, and those that have kept watermarks for long.
+    Full,
+    /// Those that keep watermarks, too.
+    Marked,
+    All,
 }
 
 impl<T> Target<T> {
     pub(crate) fn new(sender: Sender<T>) -> Self {
-        Self { batch: Batch::default(), sender }
+        let (oldest, newest) = (None, None);
+        Self { batch: Batch::default(), sender, oldest, newest, replaced: 0, told: Timestamp::MIN }
     }
 
-    fn poll_flush(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<()> {
-        while self.batch.len() >= self.sender.batch_size() || (all && !self.batch.is_empty()) {
+    fn poll_flush(&mut self, flush: Flush, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let marked = self.oldest.is_some() && (flush == Flush::Marked || self.replaced >= LATE);
+            let any = !self.batch.is_empty() && (flush == Flush::All || marked);
+            if !any && self.batch.len() < self.sender.batch_size() {
+                return Poll::Ready(());
+            }
+            let before = self.batch.len();
             ready!(self.sender.poll_send(&mut self.batch, cx));
+            if self.oldest.is_some() {
+                self.sent(before - self.batch.len());
+            }
         }
-        Poll::Ready(())
+    }
+
+    /// Watermarks behind what was sent follow it.
+    fn sent(&mut self, records: usize) {
+        for _ in 0..2 {
+            let Some(due) = self.oldest.filter(|due| due.behind <= records) else { break };
+            self.tell(due);
+            (self.oldest, self.replaced) = (self.newest.take(), 0);
+        }
+        for due in [&mut self.oldest, &mut self.newest].into_iter().flatten() {
+            due.behind -= records;
+        }
+    }
+
+    fn tell(&mut self, due: Due) {
+        self.told = due.mark;
+        self.sender.send_mark(Message::Watermark(due.mark));
+        if due.idle {
+            self.sender.send_mark(Message::Idle);
+        }
+    }
+
+    /// A watermark, behind what is gathered; with none it is the one before again.
+    fn mark(&mut self, mark: Option<Timestamp>) {
+        let known = self.newest.or(self.oldest).map_or(self.told, |due| due.mark);
+        let due = Due { behind: self.batch.len(), mark: mark.unwrap_or(known), idle: mark.is_none() };
+        match (&mut self.oldest, &mut self.newest) {
+            (None, _) if self.batch.is_empty() => self.tell(due),
+            (None, _) => self.oldest = Some(due),
+            (Some(same), None) if same.behind == due.behind => *same = due,
+            (_, newest) => {
+                self.replaced += u32::from(newest.replace(due).is_some());
+            }
+        }
     }
 }
 
 /// Flushes every target as far as it goes, so that one full lane does not keep the others from their wakers.
-fn poll_flush<'a, T: 'a>(
-    targets: impl Iterator<Item = &'a mut Target<T>>,
-    all: bool,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), Error>> {
-    let pending = targets.map(|target| target.poll_flush(all, cx)).filter(Poll::is_pending).count() > 0;
-    if pending { Poll::Pending } else { Poll::Ready(Ok(())) }
+fn poll_flush<'a, T: 'a>(targets: impl Iterator<Item = &'a mut Target<T>>, flush: Flush, cx: &mut Context<'_>) -> bool {
+    targets.map(|target| target.poll_flush(flush, cx)).filter(Poll::is_pending).count() == 0
 }
 
 /// The subtasks of one consumer.
@@ -184,6 +254,14 @@ impl<T, C: Chain<T>, K, F: HashOf<T, K>> Stage<C::In> for KeyedWriter<C, T, K, F
         let error = if self.timed { self.route::<true>(batch) } else { self.route::<false>(batch) };
         error.map_or(Ok(()), |error| Err(Error::from_user(error, &self.place)))
     }
+    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
+        self.targets().for_each(|target| target.mark(Some(mark)));
+        Ok(())
+    }
+    fn on_idle(&mut self) -> Result<(), Error> {
+        self.targets().for_each(|target| target.mark(None));
+        Ok(())
+    }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.mark(|| Message::Barrier(epoch));
         Ok(())
@@ -196,7 +274,12 @@ impl<T, C: Chain<T>, K, F: HashOf<T, K>> Stage<C::In> for KeyedWriter<C, T, K, F
         Ok(())
     }
     fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        poll_flush(self.targets(), all, cx)
+        if poll_flush(self.targets(), if all { Flush::All } else { Flush::Full }, cx) {
+            return Poll::Ready(Ok(()));
+        }
+        // the reader of a full lane may be waiting for a watermark of another one
+        poll_flush(self.targets(), Flush::Marked, cx);
+        Poll::Pending
     }
     fn background(&mut self) -> Result<bool, Error> {
         Ok(false)
@@ -239,6 +322,14 @@ impl<T> Stage<T> for BatchWriter<T> {
         }
         Ok(())
     }
+    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
+        self.targets.iter_mut().for_each(|target| target.mark(Some(mark)));
+        Ok(())
+    }
+    fn on_idle(&mut self) -> Result<(), Error> {
+        self.targets.iter_mut().for_each(|target| target.mark(None));
+        Ok(())
+    }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.targets.iter_mut().for_each(|target| target.sender.send_mark(Message::Barrier(epoch)));
         Ok(())
@@ -251,7 +342,11 @@ impl<T> Stage<T> for BatchWriter<T> {
         Ok(())
     }
     fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        poll_flush(self.targets.iter_mut(), all, cx)
+        if poll_flush(self.targets.iter_mut(), if all { Flush::All } else { Flush::Full }, cx) {
+            return Poll::Ready(Ok(()));
+        }
+        poll_flush(self.targets.iter_mut(), Flush::Marked, cx);
+        Poll::Pending
     }
     fn background(&mut self) -> Result<bool, Error> {
         Ok(false)

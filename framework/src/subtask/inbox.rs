@@ -97,10 +97,21 @@ impl<T> Sender<T> {
         Poll::Ready(())
     }
 
-    /// Sends a barrier or the end.
+    /// Sends a mark. A watermark takes the place of those that wait right before it, so of them at most two follow one
+    /// batch.
     pub(crate) fn send_mark(&mut self, mark: Message<T>) {
         let mut inner = self.shared.lock();
-        inner.lanes[self.lane].messages.push_back(mark);
+        let messages = &mut inner.lanes[self.lane].messages;
+        match mark {
+            Message::Watermark(_) => {
+                while messages.back().is_some_and(|last| matches!(last, Message::Watermark(_) | Message::Idle)) {
+                    messages.pop_back();
+                }
+            }
+            Message::Idle if matches!(messages.back(), Some(Message::Idle)) => return,
+            _ => {}
+        }
+        messages.push_back(mark);
         wake(inner);
     }
 }
@@ -129,11 +140,6 @@ pub(crate) struct Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    /// How many lanes.
-    pub(crate) fn lanes(&self) -> usize {
-        self.blocked.len()
-    }
-
     /// Whether messages of this lane are to be left where they are.
     pub(crate) fn block(&mut self, lane: usize, blocked: bool) {
         self.blocked[lane] = blocked;
@@ -223,6 +229,7 @@ impl Cost {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Timestamp;
 
     fn context() -> Context<'static> {
         Context::from_waker(Waker::noop())
@@ -251,6 +258,25 @@ mod tests {
             }
         }
         assert!(matches!(last, Some(Message::Barrier(1))));
+    }
+
+    #[test]
+    fn watermarks_do_not_pile_up() {
+        let (mut senders, mut receiver) = inbox::<u64>(1);
+        let at = |ms| Message::Watermark(Timestamp::from_millis(ms));
+        [at(1), at(2), Message::Idle, Message::Idle].into_iter().for_each(|mark| senders[0].send_mark(mark));
+        (3..100).for_each(|ms| senders[0].send_mark(at(ms)));
+        senders[0].send_mark(Message::Barrier(1));
+        [at(100), Message::Idle].into_iter().for_each(|mark| senders[0].send_mark(mark));
+        let mut got = Vec::new();
+        while let Poll::Ready((_, message)) = receiver.poll_recv(&mut None, &mut context()) {
+            got.push(match message {
+                Message::Watermark(mark) => mark.as_millis(),
+                Message::Barrier(_) => -1,
+                _ => -2,
+            });
+        }
+        assert_eq!(got, [99, -1, 100, -2]);
     }
 
     #[test]

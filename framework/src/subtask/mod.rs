@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `stage.rs` | the one virtual call per batch; fused chains; fan-out |
 //! | `exchange.rs`, `inbox.rs` | from subtask to subtask: routing; bounded lanes |
-//! | `gate.rs` | alignment of barriers |
+//! | `gate.rs`, `marks.rs` | alignment of barriers and of watermarks; watermarks of several inputs as one |
 //! | `source.rs`, `drive.rs` | the two loops: at a source, behind an inbox |
 //! | `process.rs` | keyed operators on the row table |
 //! | `sink.rs` | the sink driver: write, prepare, hold back, commit |
@@ -17,6 +17,7 @@ mod drive;
 mod exchange;
 mod gate;
 mod inbox;
+mod marks;
 mod process;
 mod report;
 mod sink;
@@ -25,6 +26,7 @@ mod stage;
 
 pub(crate) use drive::drive;
 pub(crate) use exchange::{BatchWriter, Borrowed, Computed, HashOf, KeyedParts, KeyedWriter};
+pub(crate) use gate::GateSpec;
 pub(crate) use inbox::{Receiver, Sender, inbox};
 pub(crate) use process::{KeyOf, ProcessStage, StateContext};
 pub(crate) use report::{Command, Commands, Counters, Report, Reports, StageContext};

@@ -18,7 +18,7 @@ use crate::operator::{Context, Process};
 use crate::state::backend::{Backend, Keys};
 use crate::state::table::{RowTable, Stamp};
 use crate::state::{RowLayout, State};
-use crate::{Batch, BoxError, Epoch, Error, ErrorKind, Key};
+use crate::{Batch, BoxError, Epoch, Error, ErrorKind, Key, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context as TaskContext, Poll};
@@ -314,7 +314,7 @@ impl<P: Process> ProcessStage<P> {
             if let Some(h) = hashes.get(i + KEY_AHEAD) {
                 table.prefetch_key(*h);
             }
-            let time = if timed { times.next().unwrap_or(crate::Timestamp::MIN) } else { crate::Timestamp::MIN };
+            let time = if timed { times.next().unwrap_or(Timestamp::MIN) } else { Timestamp::MIN };
             let place = key_of.with(&value, |key| table.locate(*hash, key, P::State::open));
             let (key, row) = table.touch(place, |group, key, row| disk.save(group, key, row));
             process.on_record(value, row, &mut Context::new(key, time, out, timed))?;
@@ -399,6 +399,15 @@ impl<P: Process> Stage<P::In> for ProcessStage<P> {
         }
         Counters::add(&self.context.counters.records_out, self.out.len());
         self.next.on_batch(&mut self.out)
+    }
+
+    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
+        self.context.counters.watermark.set(mark);
+        self.next.on_watermark(mark)
+    }
+
+    fn on_idle(&mut self) -> Result<(), Error> {
+        self.next.on_idle()
     }
 
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {

@@ -1,9 +1,9 @@
 //! What subtasks and the coordinator tell each other. The protocol they follow is in `checkpoints/protocol.rs`.
 
 use crate::checkpoints::Part;
-use crate::{Attempt, Epoch, Error};
+use crate::{Attempt, Epoch, Error, Timestamp};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 /// To a subtask. At most three are under way per epoch, so the queue needs no bound of its own.
@@ -66,6 +66,24 @@ pub(crate) struct Counters {
     pub(crate) misses: AtomicU64,
     pub(crate) loaded: AtomicU64,
     pub(crate) evicted: AtomicU64,
+    /// The newest one.
+    pub(crate) watermark: WatermarkCell,
+}
+
+/// The newest watermark of a subtask; [`Timestamp::MIN`] before the first one.
+#[derive(Debug)]
+pub(crate) struct WatermarkCell(AtomicI64);
+
+impl Default for WatermarkCell {
+    fn default() -> Self {
+        Self(AtomicI64::new(Timestamp::MIN.as_millis()))
+    }
+}
+
+impl WatermarkCell {
+    pub(crate) fn set(&self, mark: Timestamp) {
+        self.0.store(mark.as_millis(), Ordering::Relaxed);
+    }
 }
 
 impl Counters {

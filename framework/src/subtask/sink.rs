@@ -16,7 +16,7 @@ use super::report::{Counters, Report, StageContext};
 use super::stage::Stage;
 use crate::checkpoints::Part;
 use crate::operator::{Sink, SinkContext, SinkWriter};
-use crate::{Batch, BoxError, Epoch, Error, clock};
+use crate::{Batch, BoxError, Epoch, Error, Timestamp, clock};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use std::collections::VecDeque;
@@ -216,6 +216,13 @@ impl<T: Send + 'static, S: Sink<T>> Stage<T> for SinkStage<T, S> {
             self.held_bytes += bytes(&taken);
             self.queue.push_back(Op::Write(taken));
         }
+        Ok(())
+    }
+    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
+        self.context.counters.watermark.set(mark);
+        Ok(())
+    }
+    fn on_idle(&mut self) -> Result<(), Error> {
         Ok(())
     }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {

@@ -10,6 +10,11 @@ use std::task::{Context, Poll};
 pub(crate) trait Stage<I> {
     /// Takes the records and leaves the batch empty, its memory kept.
     fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error>;
+    /// No record of this time or older is expected any more, behind the records that came so far. Never less than the
+    /// one before; the same one again says that something comes again after [`on_idle`](Self::on_idle).
+    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error>;
+    /// Nothing comes for now: nobody need wait for the watermark of this input. The next record or watermark ends it.
+    fn on_idle(&mut self) -> Result<(), Error>;
     /// The epoch is over. Passes the barrier on first, then freezes what this stage keeps.
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error>;
     /// No record follows; barriers still do.
@@ -134,6 +139,12 @@ impl<T: 'static, C: Chain<T>> Stage<C::In> for ChainStage<C, T> {
             None => self.next.on_batch(&mut self.out),
         }
     }
+    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
+        self.next.on_watermark(mark)
+    }
+    fn on_idle(&mut self) -> Result<(), Error> {
+        self.next.on_idle()
+    }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.next.on_barrier(epoch)
     }
@@ -156,15 +167,29 @@ pub(crate) struct FanOut<T> {
     clone: fn(&T) -> T,
     next: Vec<Box<dyn Stage<T>>>,
     copy: Batch<T>,
+    /// Whether watermarks go through here.
+    marked: bool,
 }
 
 impl<T> FanOut<T> {
     pub(crate) fn new(clone: fn(&T) -> T, next: Vec<Box<dyn Stage<T>>>) -> Self {
-        Self { clone, next, copy: Batch::default() }
+        Self { clone, next, copy: Batch::default(), marked: false }
     }
 
     fn each(&mut self, mut f: impl FnMut(&mut dyn Stage<T>) -> Result<(), Error>) -> Result<(), Error> {
         self.next.iter_mut().try_for_each(|next| f(next.as_mut()))
+    }
+
+    /// Whether all are ready.
+    fn poll_each(&mut self, all: bool, cx: &mut Context<'_>) -> Result<bool, Error> {
+        let mut ready = true;
+        for next in &mut self.next {
+            match next.poll_ready(all, cx) {
+                Poll::Ready(done) => done?,
+                Poll::Pending => ready = false,
+            }
+        }
+        Ok(ready)
     }
 }
 
@@ -181,6 +206,13 @@ impl<T> Stage<T> for FanOut<T> {
         }
         last.on_batch(batch)
     }
+    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
+        self.marked = true;
+        self.each(|next| next.on_watermark(mark))
+    }
+    fn on_idle(&mut self) -> Result<(), Error> {
+        self.each(|next| next.on_idle())
+    }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.each(|next| next.on_barrier(epoch))
     }
@@ -191,13 +223,10 @@ impl<T> Stage<T> for FanOut<T> {
         self.each(|next| next.on_decided(epoch))
     }
     fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let mut ready = true;
-        for next in &mut self.next {
-            match next.poll_ready(all, cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => ready = false,
-            }
+        let ready = self.poll_each(all, cx)?;
+        if !ready && !all && self.marked {
+            // what one reader waits for may be a watermark that another one still gathers records before
+            self.poll_each(true, cx)?;
         }
         if ready { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
@@ -217,6 +246,12 @@ pub(crate) struct Discard;
 impl<T> Stage<T> for Discard {
     fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
         batch.clear();
+        Ok(())
+    }
+    fn on_watermark(&mut self, _: Timestamp) -> Result<(), Error> {
+        Ok(())
+    }
+    fn on_idle(&mut self) -> Result<(), Error> {
         Ok(())
     }
     fn on_barrier(&mut self, _: Epoch) -> Result<(), Error> {

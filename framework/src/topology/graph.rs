@@ -1,6 +1,7 @@
 //! The logical graph: what the user wrote, untyped. Which parts of it run together is decided in `plan.rs`.
 
 use super::node::{Edge, OperatorNode, ProcessNodeSpec, SinkNode, SourceNode};
+use std::collections::BTreeSet;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -57,6 +58,8 @@ pub(crate) struct Node {
     pub(crate) outs: Vec<Arc<dyn Edge>>,
     /// Its records carry event times.
     pub(crate) timed: bool,
+    /// Watermarks come with them.
+    pub(crate) marked: bool,
 }
 
 impl Node {
@@ -85,6 +88,27 @@ impl Graph {
             inputs
         };
         self.nodes.iter().enumerate().flat_map(reads)
+    }
+
+    /// The sources that a node's records come from.
+    pub(crate) fn sources_of(&self, node: usize) -> BTreeSet<usize> {
+        let inputs = &self.nodes[node].inputs;
+        if inputs.is_empty() {
+            return BTreeSet::from([node]);
+        }
+        inputs.iter().flat_map(|input| self.sources_of(input.node)).collect()
+    }
+
+    /// For each input of a node, if it brings watermarks, its group: inputs of one group can be read apart, for no two
+    /// of them come from the same source. With one that is shared each is a group of its own.
+    pub(crate) fn time_groups(&self, node: usize) -> Vec<Option<usize>> {
+        let inputs = &self.nodes[node].inputs;
+        let marked: Vec<_> = inputs.iter().map(|input| self.nodes[input.node].marked).collect();
+        let from =
+            inputs.iter().zip(&marked).filter(|(_, marked)| **marked).map(|(input, _)| self.sources_of(input.node));
+        let (mut all, mut apart) = (BTreeSet::new(), true);
+        from.for_each(|sources| sources.into_iter().for_each(|source| apart &= all.insert(source)));
+        marked.iter().enumerate().map(|(i, marked)| marked.then_some(if apart { 0 } else { i })).collect()
     }
 
     /// A text that changes when names, kinds or edges change, not when code moves.

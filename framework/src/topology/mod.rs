@@ -23,6 +23,6 @@ pub use stream::{IsBoxed, Stream, Topology};
 
 pub(crate) use describe::Format;
 pub(crate) use graph::{Graph, Kind};
-pub(crate) use node::{AnySend, Life, SinkNode};
+pub(crate) use node::{AnySend, Inlet, Life, SinkNode};
 pub(crate) use plan::{Assemble, Plan};
 pub(crate) use validate::validate;

@@ -5,9 +5,9 @@ use crate::operator::{Chain, DecisionLog, SinkContext};
 use crate::operator::{Process, RecordOf, Sink, SinkWriter, Source, SplitOf, Visible};
 use crate::state::Layout;
 use crate::subtask::{
-    AnyStage, Assignment, BatchWriter, ChainStage, Commands, Discard, FanOut, HashOf, KeyOf, KeyedParts, KeyedWriter,
-    ProcessStage, Receiver, Sender, SinkStage, StageContext, StateContext, drive, drive_source, erase, inbox, mismatch,
-    typed,
+    AnyStage, Assignment, BatchWriter, ChainStage, Commands, Discard, FanOut, GateSpec, HashOf, KeyOf, KeyedParts,
+    KeyedWriter, ProcessStage, Receiver, Sender, SinkStage, StageContext, StateContext, drive, drive_source, erase,
+    inbox, mismatch, typed,
 };
 use crate::{BoxError, Error, Key};
 use futures::FutureExt;
@@ -50,6 +50,12 @@ impl Outputs {
     }
 }
 
+/// Where a subtask behind an exchange reads.
+pub(crate) struct Inlet {
+    pub(crate) inbox: AnySend,
+    pub(crate) gate: GateSpec,
+}
+
 /// An output, typed by its records.
 pub(crate) trait Edge: Send + Sync {
     /// An inbox with so many lanes.
@@ -59,7 +65,7 @@ pub(crate) trait Edge: Send + Sync {
     /// One stage of several.
     fn fan_out(&self, next: Vec<AnyStage>) -> Result<AnyStage, Error>;
     /// The life of a subtask behind an inbox.
-    fn drive(&self, inbox: AnySend, stage: AnyStage, commands: Commands, cx: StageContext) -> Result<Life, Error>;
+    fn drive(&self, inlet: Inlet, stage: AnyStage, commands: Commands, cx: StageContext) -> Result<Life, Error>;
 }
 
 /// The edge that carries `T`. Knows how to clone a record once a stream was cloned.
@@ -104,9 +110,9 @@ impl<T: Send + 'static> Edge for Of<T> {
         Ok(erase(FanOut::new(*clone, next)))
     }
 
-    fn drive(&self, inbox: AnySend, stage: AnyStage, commands: Commands, cx: StageContext) -> Result<Life, Error> {
-        let inbox: Receiver<T> = lane(inbox)?;
-        Ok(drive(inbox, typed::<T>(stage)?, commands, cx).boxed_local())
+    fn drive(&self, inlet: Inlet, stage: AnyStage, commands: Commands, cx: StageContext) -> Result<Life, Error> {
+        let inbox: Receiver<T> = lane(inlet.inbox)?;
+        Ok(drive(inbox, inlet.gate, typed::<T>(stage)?, commands, cx).boxed_local())
     }
 }
 

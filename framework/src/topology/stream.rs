@@ -82,8 +82,9 @@ impl Topology {
         let NewNode { name, what, kind, inputs, link } = new;
         let site = Location::caller();
         let outs = vec![edge.clone() as Arc<dyn Edge>];
-        let node = Node { name, what, site, kind, inputs, link, parallelism: None, outs, timed };
         let mut graph = self.graph.borrow_mut();
+        let marked = inputs.iter().any(|p| graph.nodes[p.node].marked);
+        let node = Node { name, what, site, kind, inputs, link, parallelism: None, outs, timed, marked };
         graph.nodes.push(node);
         let port = Port { node: graph.nodes.len() - 1, port: 0 };
         drop(graph);
