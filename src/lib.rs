@@ -39,8 +39,8 @@ pub mod prelude {
     pub use millstream_framework::state::ValueState;
     pub use millstream_framework::state::row_trait::State;
     pub use millstream_framework::{
-        BoxError, Chain, Collect, Context, Data, Error, FacadeState as State, Job, Key, KeyedStream, Process, Record,
-        RestartPolicy, Step, Stream, Timestamp, Topology,
+        BoxError, Branches as _, Chain, Collect, Context, Data, Either, Error, FacadeBranches as Branches,
+        FacadeState as State, Job, Key, KeyedStream, Process, Record, RestartPolicy, Step, Stream, Timestamp, Topology,
     };
     pub use millstream_operators::{
         Aggregate, Collected, Console, Files, Generator, KeyedOperators as _, Null, Of, Records,

@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `pipelines` | what operators give, compared with plain iterators |
+//! | `branches` | streams by variant, errors as values, undecodable lines |
 //! | `exactly_once` | rerun, refusal, recovery, signals, restart |
 //! | `crash` | SIGKILL at any instant |
 //! | `rescale` | state restored at another parallelism |
@@ -12,6 +13,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod backpressure;
+mod branches;
 mod common;
 mod crash;
 mod exactly_once;

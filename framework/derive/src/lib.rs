@@ -1,9 +1,11 @@
 //! `#[derive(State)]`: makes a struct of state handles the row of one key. What it generates is an implementation of
-//! `millstream_framework::state::State`; what the handles do with it is in `framework/src/state/`.
+//! `millstream_framework::state::State`; what the handles do with it is in `framework/src/state/`. And
+//! `#[derive(Branches)]`, which is in `branches.rs`.
 //!
-//! The macro exists twice, because the generated code has to name the crate that the user depends on: [`State`] names
+//! Each macro exists twice, because the generated code has to name the crate that the user depends on: [`State`] names
 //! `millstream_framework`, [`FacadeState`] names `millstream::framework`. Both crates re-export theirs as `State`.
 
+mod branches;
 mod field;
 
 use field::Field;
@@ -41,6 +43,29 @@ pub fn state(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
 pub fn facade_state(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     derive(&input, &quote!(::millstream::framework)).into()
+}
+
+/// Makes an enum one that `split` takes apart, into one stream per variant. Each variant holds one unnamed field; there
+/// may be any number of variants.
+///
+/// ```ignore
+/// #[derive(Branches)]
+/// enum Event {
+///     Click(Click),
+///     Purchase(Purchase),
+/// }
+/// ```
+#[proc_macro_derive(Branches)]
+pub fn branches(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    branches::derive(&input, &quote!(::millstream_framework)).into()
+}
+
+/// The same for those who depend on the facade, which re-exports it as `Branches`.
+#[proc_macro_derive(FacadeBranches)]
+pub fn facade_branches(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    branches::derive(&input, &quote!(::millstream::framework)).into()
 }
 
 /// The implementation, or the compile errors that say why there is none.

@@ -18,16 +18,22 @@
 //!
 //! `framework/examples/connectors/` has a source of each kind and a sink, written against this crate alone.
 
+mod branch;
 mod decision;
 mod process;
 mod sink;
+mod skipped;
 mod source;
 mod split;
 mod step;
 
+pub use branch::{As, Deal, Either, Is};
 pub use decision::{Decided, DecisionLog, Digest, Instance, Progress};
 pub use process::{Context, Process};
 pub use sink::{Sink, SinkContext, SinkWriter, Visible};
+pub use skipped::Skipped;
 pub use source::{OffsetOf, Polled, RecordOf, Source, SourceContext, SourceReader, Split, SplitBatch, SplitOf};
 pub use split::{BySplit, SplitReader, SplitSource};
-pub use step::{Boxed, Chain, Collect, Filter, FilterMap, FlatMap, FlatMapInto, Inspect, Map, Step, Then, TryMap};
+pub use step::{
+    Boxed, Chain, Collect, Filter, FilterMap, FlatMap, FlatMapInto, Inspect, Map, OrFail, OrSkip, Step, Then, TryMap,
+};

@@ -3,6 +3,7 @@
 //! Everything on the path is `#[inline(always)]`, so that a fused run costs what the loop by hand costs without any
 //! setting in the user's profile.
 
+use crate::operator::Skipped;
 use crate::{BoxError, Record};
 use std::fmt;
 use std::marker::PhantomData;
@@ -233,6 +234,41 @@ impl<T, U: Send + 'static, F: Fn(T, &mut Vec<U>) + Send + Sync + 'static> Step<T
         (self.f)(r.value, &mut self.buffer);
         for value in self.buffer.drain(..) {
             out.emit(Record { value, time: r.time });
+        }
+    }
+}
+
+/// Step of `or_fail`.
+#[derive(Debug, Clone, Copy)]
+pub struct OrFail;
+#[diagnostic::do_not_recommend]
+impl<T: Send + 'static, E: Into<BoxError>> Step<Result<T, E>> for OrFail {
+    type Out = T;
+    #[inline(always)]
+    fn push(&mut self, r: Record<Result<T, E>>, out: &mut impl Collect<T>) {
+        match r.value {
+            Ok(value) => out.emit(Record { value, time: r.time }),
+            Err(error) => out.fail(error.into()),
+        }
+    }
+}
+
+/// Step of `or_skip`.
+#[derive(Debug, Clone)]
+pub struct OrSkip(Skipped);
+impl OrSkip {
+    pub(crate) fn new(skipped: Skipped) -> Self {
+        Self(skipped)
+    }
+}
+#[diagnostic::do_not_recommend]
+impl<T: Send + 'static, E: Into<BoxError>> Step<Result<T, E>> for OrSkip {
+    type Out = T;
+    #[inline(always)]
+    fn push(&mut self, r: Record<Result<T, E>>, out: &mut impl Collect<T>) {
+        match r.value {
+            Ok(value) => out.emit(Record { value, time: r.time }),
+            Err(error) => self.0.skip(&error.into()),
         }
     }
 }

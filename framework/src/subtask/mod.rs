@@ -6,6 +6,7 @@
 //! | file | what |
 //! |---|---|
 //! | `stage.rs` | the one virtual call per batch; fused chains; fan-out |
+//! | `branch.rs` | `split`: a batch per branch |
 //! | `exchange.rs`, `inbox.rs` | from subtask to subtask: routing; bounded lanes |
 //! | `gate.rs`, `marks.rs` | alignment of barriers and of watermarks; watermarks of several inputs as one |
 //! | `source.rs`, `drive.rs` | the two loops: at a source, behind an inbox |
@@ -13,6 +14,7 @@
 //! | `sink.rs` | the sink driver: write, prepare, hold back, commit |
 //! | `report.rs` | what subtasks tell the coordinator, and are told by it |
 
+mod branch;
 mod drive;
 mod exchange;
 mod gate;
@@ -24,6 +26,7 @@ mod sink;
 mod source;
 mod stage;
 
+pub(crate) use branch::{Branch, BranchStage};
 pub(crate) use drive::drive;
 pub(crate) use exchange::{BatchWriter, Borrowed, Computed, HashOf, KeyedParts, KeyedWriter};
 pub(crate) use gate::GateSpec;

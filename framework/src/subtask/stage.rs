@@ -182,14 +182,7 @@ impl<T> FanOut<T> {
 
     /// Whether all are ready.
     fn poll_each(&mut self, all: bool, cx: &mut Context<'_>) -> Result<bool, Error> {
-        let mut ready = true;
-        for next in &mut self.next {
-            match next.poll_ready(all, cx) {
-                Poll::Ready(done) => done?,
-                Poll::Pending => ready = false,
-            }
-        }
-        Ok(ready)
+        every(self.next.iter_mut().map(|next| next.poll_ready(all, cx)))
     }
 }
 
@@ -238,6 +231,18 @@ impl<T> Stage<T> for FanOut<T> {
         })?;
         Ok(more)
     }
+}
+
+/// Whether all are ready; every one of them is asked, or those behind the first would not wake the subtask.
+pub(crate) fn every(polls: impl Iterator<Item = Poll<Result<(), Error>>>) -> Result<bool, Error> {
+    let mut ready = true;
+    for poll in polls {
+        match poll {
+            Poll::Ready(done) => done?,
+            Poll::Pending => ready = false,
+        }
+    }
+    Ok(ready)
 }
 
 /// The end of a stream that nobody reads on purpose.

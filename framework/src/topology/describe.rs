@@ -1,6 +1,6 @@
 //! The graph for people and programs: text, Mermaid, JSON. Shows what the user wrote, with the number of subtasks.
 
-use super::graph::Link;
+use super::graph::{Link, Port};
 use super::plan::Plan;
 use serde_json::json;
 
@@ -36,6 +36,11 @@ impl Plan {
         }
     }
 
+    /// Which branch of a node an output is, if it has branches.
+    fn branch(&self, port: Port) -> Option<&'static str> {
+        self.graph.nodes[port.node].branch(port.port)
+    }
+
     /// What a node is called, short.
     fn title(&self, node: usize) -> String {
         let spec = &self.graph.nodes[node];
@@ -46,8 +51,11 @@ impl Plan {
         let mut out = format!("job {job}\n");
         let wide = (0..self.graph.nodes.len()).map(|i| self.title(i).len()).max().unwrap_or(0);
         for (i, node) in self.graph.nodes.iter().enumerate() {
-            let inputs: Vec<_> =
-                node.inputs.iter().enumerate().map(|(at, p)| format!("{} ({})", p.node, self.link(i, at))).collect();
+            let input = |(at, p): (usize, &Port)| match self.branch(*p) {
+                Some(branch) => format!("{}.{branch} ({})", p.node, self.link(i, at)),
+                None => format!("{} ({})", p.node, self.link(i, at)),
+            };
+            let inputs: Vec<_> = node.inputs.iter().enumerate().map(input).collect();
             let from = if inputs.is_empty() { String::new() } else { format!("  <- {}", inputs.join(", ")) };
             let title = self.title(i);
             out.push_str(&format!(
@@ -68,7 +76,9 @@ impl Plan {
             out.push_str(&format!("    n{i}[\"{label} x{}\"]\n", self.parallelism(i)));
             for (at, from) in node.inputs.iter().enumerate() {
                 let link = self.link(i, at);
-                let arrow = if link == "direct" { "-->".into() } else { format!("-- {link} -->") };
+                let words: Vec<&str> =
+                    self.branch(*from).into_iter().chain((link != "direct").then_some(link)).collect();
+                let arrow = if words.is_empty() { "-->".into() } else { format!("-- {} -->", words.join(", ")) };
                 out.push_str(&format!("    n{} {arrow} n{i}\n", from.node));
             }
         }
@@ -77,7 +87,13 @@ impl Plan {
 
     fn json(&self, job: &str) -> String {
         let node = |(i, node): (usize, &super::graph::Node)| {
-            let input = |(at, p): (usize, &super::graph::Port)| json!({ "node": p.node, "link": self.link(i, at) });
+            let input = |(at, p): (usize, &Port)| {
+                let mut input = json!({ "node": p.node, "link": self.link(i, at) });
+                if let Some(branch) = self.branch(*p) {
+                    input["branch"] = branch.into();
+                }
+                input
+            };
             let inputs: Vec<_> = node.inputs.iter().enumerate().map(input).collect();
             json!({
                 "node": i, "name": node.name, "what": node.what, "parallelism": self.parallelism(i),

@@ -1,6 +1,6 @@
 //! The logical graph: what the user wrote, untyped. Which parts of it run together is decided in `plan.rs`.
 
-use super::node::{Edge, OperatorNode, ProcessNodeSpec, SinkNode, SourceNode};
+use super::node::{BranchesNode, Edge, OperatorNode, ProcessNodeSpec, SinkNode, SourceNode};
 use std::collections::BTreeSet;
 use std::panic::Location;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     Source(Arc<dyn SourceNode>),
     /// A fused chain, the end of a keyed one included.
     Chain(Arc<dyn OperatorNode>),
+    /// A fused chain that ends in branches.
+    Branches(Arc<dyn BranchesNode>),
     /// Keyed, with state.
     Process(Arc<dyn ProcessNodeSpec>),
     /// Several streams that become one, or one that is dealt out anew.
@@ -56,6 +58,8 @@ pub(crate) struct Node {
     pub(crate) parallelism: Option<usize>,
     /// Its outputs, each typed inside.
     pub(crate) outs: Vec<Arc<dyn Edge>>,
+    /// What they are called, if they are branches.
+    pub(crate) branches: &'static [&'static str],
     /// Its records carry event times.
     pub(crate) timed: bool,
     /// Watermarks come with them.
@@ -66,6 +70,11 @@ impl Node {
     /// Its name, or what it is and where it was written.
     pub(crate) fn label(&self) -> String {
         self.name.clone().unwrap_or_else(|| format!("{} at {}", self.what, self.site))
+    }
+
+    /// What an output is called, if it is a branch.
+    pub(crate) fn branch(&self, port: usize) -> Option<&'static str> {
+        self.branches.get(port).copied()
     }
 
     pub(crate) fn is_end(&self) -> bool {

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `stream.rs`, `keyed.rs` | [`Topology`], [`Stream`], [`KeyedStream`]: each method adds a node |
+//! | `branch.rs` | `split`, `or_fail`, `or_skip` |
 //! | `graph.rs` | the logical graph, untyped; mistakes are collected in `validate.rs` |
 //! | `node.rs` | nodes and edges, typed inside: how each becomes a stage |
 //! | `plan.rs` | which nodes share a subtask, how many there are of each, and the lanes between them |
@@ -10,6 +11,7 @@
 //!
 //! Nothing here runs, does I/O or knows of checkpoints.
 
+mod branch;
 mod describe;
 mod graph;
 mod keyed;
@@ -18,6 +20,7 @@ mod plan;
 mod stream;
 mod validate;
 
+pub use branch::{Branches, Ports};
 pub use keyed::KeyedStream;
 pub use stream::{IsBoxed, Stream, Topology};
 

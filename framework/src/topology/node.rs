@@ -1,13 +1,13 @@
 //! Nodes and edges, typed inside and untyped outside: how each becomes a stage. The only place where the graph meets
 //! record types again.
 
-use crate::operator::{Chain, DecisionLog, SinkContext};
+use crate::operator::{Chain, Deal, DecisionLog, SinkContext};
 use crate::operator::{Process, RecordOf, Sink, SinkWriter, Source, SplitOf, Visible};
 use crate::state::Layout;
 use crate::subtask::{
-    AnyStage, Assignment, BatchWriter, ChainStage, Commands, Discard, FanOut, GateSpec, HashOf, KeyOf, KeyedParts,
-    KeyedWriter, ProcessStage, Receiver, Sender, SinkStage, StageContext, StateContext, drive, drive_source, erase,
-    inbox, mismatch, typed,
+    AnyStage, Assignment, BatchWriter, Branch, BranchStage, ChainStage, Commands, Discard, FanOut, GateSpec, HashOf,
+    KeyOf, KeyedParts, KeyedWriter, ProcessStage, Receiver, Sender, SinkStage, StageContext, StateContext, drive,
+    drive_source, erase, inbox, mismatch, typed,
 };
 use crate::{BoxError, Error, Key};
 use futures::FutureExt;
@@ -35,7 +35,7 @@ pub(crate) enum Outputs {
 }
 
 impl Outputs {
-    fn stage(self) -> Result<AnyStage, Error> {
+    pub(crate) fn stage(self) -> Result<AnyStage, Error> {
         match self {
             Self::Stage(stage) => Ok(stage),
             Self::Lanes(_) => Err(mismatch::<AnyStage>()),
@@ -64,6 +64,8 @@ pub(crate) trait Edge: Send + Sync {
     fn writer(&self, lanes: Vec<AnySend>, first: usize) -> Result<AnyStage, Error>;
     /// One stage of several.
     fn fan_out(&self, next: Vec<AnyStage>) -> Result<AnyStage, Error>;
+    /// The stage of a branch.
+    fn branch(&self, next: AnyStage) -> Result<Box<dyn Branch>, Error>;
     /// The life of a subtask behind an inbox.
     fn drive(&self, inlet: Inlet, stage: AnyStage, commands: Commands, cx: StageContext) -> Result<Life, Error>;
 }
@@ -108,6 +110,10 @@ impl<T: Send + 'static> Edge for Of<T> {
         let clone = self.0.get().ok_or_else(mismatch::<T>)?;
         let next = next.into_iter().map(typed::<T>).collect::<Result<Vec<_>, _>>()?;
         Ok(erase(FanOut::new(*clone, next)))
+    }
+
+    fn branch(&self, next: AnyStage) -> Result<Box<dyn Branch>, Error> {
+        Ok(Box::new(typed::<T>(next)?))
     }
 
     fn drive(&self, inlet: Inlet, stage: AnyStage, commands: Commands, cx: StageContext) -> Result<Life, Error> {
@@ -181,6 +187,31 @@ impl<T: Send + 'static, C: Chain<T>> OperatorNode for ChainOf<T, C> {
     fn stage(&self, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
         let chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(erase(ChainStage::new(chain, self.timed, typed::<T>(next.stage()?)?, cx.place("operator"))))
+    }
+}
+
+/// Several outputs.
+pub(crate) trait BranchesNode: Send + Sync {
+    fn stage(&self, branches: Vec<Box<dyn Branch>>, cx: &StageContext) -> AnyStage;
+}
+
+/// A fused chain that ends in branches.
+pub(crate) struct BranchesOf<T, C> {
+    chain: Mutex<C>,
+    timed: bool,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T, C> BranchesOf<T, C> {
+    pub(crate) fn new(chain: C, timed: bool) -> Self {
+        Self { chain: Mutex::new(chain), timed, of: PhantomData }
+    }
+}
+
+impl<T: Deal, C: Chain<T>> BranchesNode for BranchesOf<T, C> {
+    fn stage(&self, branches: Vec<Box<dyn Branch>>, cx: &StageContext) -> AnyStage {
+        let chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        erase::<C::In>(BranchStage::<C, T>::new(chain, self.timed, branches, cx.place("operator")))
     }
 }
 

@@ -89,10 +89,15 @@ impl Plan {
         if exchange.link == Link::Forward && from == to { vec![writer] } else { (0..to).collect() }
     }
 
-    /// What a task's head hands its batches to, in one subtask. `None`: the head is an end itself.
+    /// What a node's only output leads to, in one subtask.
     pub(crate) fn outputs(&self, node: usize, assemble: &mut dyn Assemble) -> Result<Outputs, Error> {
-        let spec = &self.graph.nodes[node];
-        let port = Port { node, port: 0 };
+        self.behind(Port { node, port: 0 }, assemble)
+    }
+
+    /// What an output leads to, in one subtask.
+    fn behind(&self, port: Port, assemble: &mut dyn Assemble) -> Result<Outputs, Error> {
+        let Port { node, port: out } = port;
+        let edge = &self.graph.nodes[node].outs[out];
         let keyed: Vec<usize> = self.exchanges_from(port, |link| link == Link::Hash);
         if !keyed.is_empty() {
             return Ok(Outputs::Lanes(keyed.into_iter().map(|e| assemble.lanes(e)).collect()));
@@ -100,14 +105,14 @@ impl Plan {
         let mut next = Vec::new();
         for exchange in self.exchanges_from(port, |link| link != Link::Hash) {
             let first = assemble.context(node).subtask;
-            next.push(spec.outs[0].writer(assemble.lanes(exchange), first)?);
+            next.push(edge.writer(assemble.lanes(exchange), first)?);
         }
         for (reader, _) in self.graph.readers(port) {
             if self.task_of[reader] == self.task_of[node] && self.graph.nodes[reader].link == Link::Direct {
                 next.push(self.stage(reader, assemble)?);
             }
         }
-        Ok(Outputs::Stage(spec.outs[0].fan_out(next)?))
+        Ok(Outputs::Stage(edge.fan_out(next)?))
     }
 
     fn exchanges_from(&self, port: Port, wanted: impl Fn(Link) -> bool) -> Vec<usize> {
@@ -122,6 +127,14 @@ impl Plan {
             Kind::Sink(sink) => Ok(sink.stage(&context)),
             Kind::Discard(end) => end.stage(Outputs::Lanes(Vec::new()), &context),
             Kind::Chain(chain) => chain.stage(self.outputs(node, assemble)?, &context),
+            Kind::Branches(split) => {
+                let outs = self.graph.nodes[node].outs.iter().enumerate();
+                let branches = outs.map(|(port, edge)| {
+                    let next = self.behind(Port { node, port }, assemble)?;
+                    edge.branch(next.stage()?)
+                });
+                Ok(split.stage(branches.collect::<Result<_, Error>>()?, &context))
+            }
             Kind::Process(process) => {
                 let state = assemble.state(node)?;
                 process.stage(state, self.outputs(node, assemble)?, &context)

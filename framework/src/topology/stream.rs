@@ -79,16 +79,40 @@ impl Topology {
 
     #[track_caller]
     fn add_edge<T: Send + 'static>(&self, new: NewNode, timed: bool, edge: Arc<Of<T>>) -> Stream<T> {
-        let NewNode { name, what, kind, inputs, link } = new;
-        let site = Location::caller();
-        let outs = vec![edge.clone() as Arc<dyn Edge>];
-        let mut graph = self.graph.borrow_mut();
-        let marked = inputs.iter().any(|p| graph.nodes[p.node].marked);
-        let node = Node { name, what, site, kind, inputs, link, parallelism: None, outs, timed, marked };
-        graph.nodes.push(node);
-        let port = Port { node: graph.nodes.len() - 1, port: 0 };
-        drop(graph);
+        let node = self.add_node(new, timed, &[]);
+        let port = Port { node, port: self.add_port(node, edge.clone()) };
         Stream { topology: self.clone(), port, edge, chain: Boxed::new() }
+    }
+
+    /// A node that has no outputs yet; it may have as many as it has branches.
+    #[track_caller]
+    pub(super) fn add_node(&self, new: NewNode, timed: bool, branches: &'static [&'static str]) -> usize {
+        let NewNode { name, what, kind, inputs, link } = new;
+        let (site, outs) = (Location::caller(), Vec::new());
+        let nodes = &mut self.graph.borrow_mut().nodes;
+        let marked = inputs.iter().any(|input| nodes[input.node].marked);
+        let node = Node { name, what, site, kind, inputs, link, parallelism: None, outs, branches, timed, marked };
+        nodes.push(node);
+        nodes.len() - 1
+    }
+
+    /// Gives a node another output; which one it is.
+    pub(super) fn add_port(&self, node: usize, edge: Arc<dyn Edge>) -> usize {
+        let outs = &mut self.graph.borrow_mut().nodes[node].outs;
+        outs.push(edge);
+        outs.len() - 1
+    }
+
+    /// The name of whatever has one and comes before a port; of several the first.
+    pub(super) fn name_before(&self, port: Port) -> String {
+        let nodes = &self.graph.borrow().nodes;
+        let mut node = &nodes[port.node];
+        loop {
+            match (&node.name, node.inputs.first()) {
+                (None, Some(input)) => node = &nodes[input.node],
+                (name, _) => return name.clone().unwrap_or_default(),
+            }
+        }
     }
 
     pub(crate) fn is_timed(&self, port: Port) -> bool {
@@ -113,11 +137,11 @@ pub(crate) struct NewNode {
 /// `Stream<T>`, which [`boxed`](Stream::boxed) gives.
 #[must_use = "a stream does nothing until it reaches a sink"]
 pub struct Stream<T, C: Chain<T> = Boxed<T>> {
-    topology: Topology,
-    port: Port,
+    pub(super) topology: Topology,
+    pub(super) port: Port,
     /// Of the port, hence of what enters the chain.
-    edge: Arc<Of<C::In>>,
-    chain: C,
+    pub(super) edge: Arc<Of<C::In>>,
+    pub(super) chain: C,
 }
 
 impl<T, C: Chain<T>> fmt::Debug for Stream<T, C> {

@@ -47,8 +47,9 @@ fn unread(graph: &Graph, mistakes: &mut Vec<String>) {
         }
         for port in 0..node.outs.len() {
             if graph.readers(Port { node: i, port }).next().is_none() {
+                let output = node.branch(port).map_or("output".into(), |branch| format!("branch `{branch}`"));
                 mistakes.push(format!(
-                    "nothing reads the output of the {} at {}: end it with `.sink(name, ..)`, or with `.discard()` if that is meant",
+                    "nothing reads the {output} of the {} at {}: end it with `.sink(name, ..)`, or with `.discard()` if that is meant",
                     node.what, node.site
                 ));
             }

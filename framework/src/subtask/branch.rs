@@ -1,0 +1,150 @@
+//! The stage of `split`: deals values into a batch per branch and hands each to what follows its branch. Marks go to
+//! all branches, those that got no record included.
+
+use super::stage::{Stage, every, run_chain};
+use crate::operator::{Chain, Collect, Deal};
+use crate::{Batch, BoxError, Epoch, Error, Record, Timestamp};
+use std::any::Any;
+use std::task::{Context, Poll};
+
+/// A stage whose record type only its batches tell.
+pub(crate) trait Branch {
+    /// Takes the records of the `Batch` of its type.
+    fn on_batch(&mut self, batch: &mut dyn Any) -> Result<(), Error>;
+    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error>;
+    fn on_idle(&mut self) -> Result<(), Error>;
+    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error>;
+    fn on_end(&mut self) -> Result<(), Error>;
+    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error>;
+    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>>;
+    fn background(&mut self) -> Result<bool, Error>;
+}
+
+impl<T: 'static> Branch for Box<dyn Stage<T>> {
+    fn on_batch(&mut self, batch: &mut dyn Any) -> Result<(), Error> {
+        match batch.downcast_mut::<Batch<T>>() {
+            Some(batch) if batch.is_empty() => Ok(()),
+            Some(batch) => (**self).on_batch(batch),
+            None => Err(super::mismatch::<T>()),
+        }
+    }
+    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
+        (**self).on_watermark(mark)
+    }
+    fn on_idle(&mut self) -> Result<(), Error> {
+        (**self).on_idle()
+    }
+    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
+        (**self).on_barrier(epoch)
+    }
+    fn on_end(&mut self) -> Result<(), Error> {
+        (**self).on_end()
+    }
+    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
+        (**self).on_decided(epoch)
+    }
+    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        (**self).poll_ready(all, cx)
+    }
+    fn background(&mut self) -> Result<bool, Error> {
+        (**self).background()
+    }
+}
+
+/// A fused chain that ends in branches.
+pub(crate) struct BranchStage<C, T: Deal> {
+    chain: C,
+    timed: bool,
+    batches: T::Batches,
+    branches: Vec<Box<dyn Branch>>,
+    /// Whether watermarks go through here.
+    marked: bool,
+    /// For errors.
+    place: String,
+}
+
+impl<C: Chain<T>, T: Deal> BranchStage<C, T> {
+    pub(crate) fn new(chain: C, timed: bool, branches: Vec<Box<dyn Branch>>, place: String) -> Self {
+        Self { chain, timed, batches: T::batches(), branches, marked: false, place }
+    }
+
+    fn deal<const TIMED: bool>(&mut self, batch: &mut Batch<C::In>) -> Option<BoxError> {
+        let mut dealer = Dealer::<T, TIMED> { batches: &mut self.batches, error: None };
+        run_chain(&mut self.chain, TIMED, batch, &mut dealer);
+        dealer.error
+    }
+
+    /// Whether all are ready.
+    fn poll_each(&mut self, all: bool, cx: &mut Context<'_>) -> Result<bool, Error> {
+        every(self.branches.iter_mut().map(|branch| branch.poll_ready(all, cx)))
+    }
+
+    fn each(&mut self, f: impl FnMut(&mut Box<dyn Branch>) -> Result<(), Error>) -> Result<(), Error> {
+        self.branches.iter_mut().try_for_each(f)
+    }
+}
+
+/// Where the chain puts its results.
+struct Dealer<'a, T: Deal, const TIMED: bool> {
+    batches: &'a mut T::Batches,
+    error: Option<BoxError>,
+}
+
+impl<T: Deal, const TIMED: bool> Collect<T> for Dealer<'_, T, TIMED> {
+    #[inline(always)]
+    fn emit(&mut self, r: Record<T>) {
+        T::deal(r, TIMED, self.batches);
+    }
+    #[cold]
+    fn fail(&mut self, error: BoxError) {
+        self.error.get_or_insert(error);
+    }
+}
+
+impl<T: Deal, C: Chain<T>> Stage<C::In> for BranchStage<C, T> {
+    fn on_batch(&mut self, batch: &mut Batch<C::In>) -> Result<(), Error> {
+        let error = if self.timed { self.deal::<true>(batch) } else { self.deal::<false>(batch) };
+        if let Some(error) = error {
+            return Err(Error::from_user(error, &self.place));
+        }
+        let mut done = Ok(());
+        T::each(&mut self.batches, &mut |branch, batch| {
+            if done.is_ok() {
+                done = self.branches[branch].on_batch(batch);
+            }
+        });
+        done
+    }
+    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
+        self.marked = true;
+        self.each(|branch| branch.on_watermark(mark))
+    }
+    fn on_idle(&mut self) -> Result<(), Error> {
+        self.each(|branch| branch.on_idle())
+    }
+    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
+        self.each(|branch| branch.on_barrier(epoch))
+    }
+    fn on_end(&mut self) -> Result<(), Error> {
+        self.each(|branch| branch.on_end())
+    }
+    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
+        self.each(|branch| branch.on_decided(epoch))
+    }
+    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let ready = self.poll_each(all, cx)?;
+        if !ready && !all && self.marked {
+            // what one branch waits for may be a watermark that another one still gathers records before
+            self.poll_each(true, cx)?;
+        }
+        if ready { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+    fn background(&mut self) -> Result<bool, Error> {
+        let mut more = false;
+        self.each(|branch| {
+            more |= branch.background()?;
+            Ok(())
+        })?;
+        Ok(more)
+    }
+}
