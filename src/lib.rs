@@ -30,7 +30,10 @@
 //! a connector depend on `millstream-framework` only. This crate adds nothing but names.
 
 pub use millstream_framework as framework;
-pub use millstream_framework::{Error, ErrorKind, RestartPolicy, clock, key, operator, state, topology};
+pub use millstream_framework::{
+    CheckpointStatus, Error, ErrorKind, JobHandle, JobStatus, OperatorStatus, Phase, RestartPolicy, Role, clock, key,
+    operator, state, topology,
+};
 pub use millstream_operators as operators;
 pub use millstream_operators::{sinks, sources};
 
@@ -43,7 +46,7 @@ pub mod prelude {
         FacadeState as State, Job, Key, KeyedStream, Process, Record, RestartPolicy, Step, Stream, Timestamp, Topology,
     };
     pub use millstream_operators::{
-        Aggregate, Collected, Console, Files, Generator, KeyedOperators as _, Null, Of, Records,
+        Aggregate, Channel, Collected, Console, Files, Generator, KeyedOperators as _, Null, Of, Records,
     };
     pub use std::process::ExitCode;
     pub use std::time::Duration;

@@ -9,6 +9,7 @@
 //! | `rescale` | state restored at another parallelism |
 //! | `backpressure` | slow sinks, quiet streams |
 //! | `memory` | state larger than memory |
+//! | `embed` | jobs inside of programs: the handle, channels, the example `embedded` |
 //! | `tidy` | house rules: imports, lengths, words |
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -16,6 +17,7 @@ mod backpressure;
 mod branches;
 mod common;
 mod crash;
+mod embed;
 mod exactly_once;
 mod memory;
 mod pipelines;

@@ -1,6 +1,7 @@
 //! The one error of the library, and the one that user code returns. Nothing else decides an exit code.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// What user code returns: `?` works on every error type, on `&str` and on `anyhow::Error`.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -45,13 +46,14 @@ impl ErrorKind {
     }
 }
 
-/// The error of the library: a kind, what happened and what to do, where it happened, and the error underneath.
-#[derive(Debug)]
+/// The error of the library: a kind, what happened and what to do, where it happened, and the error underneath. Clones
+/// share the latter: all who wait for a job are told why it ended.
+#[derive(Debug, Clone)]
 pub struct Error {
     kind: ErrorKind,
     message: String,
     context: Vec<String>,
-    source: Option<BoxError>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync + 'static>>,
 }
 
 impl Error {
@@ -69,7 +71,7 @@ impl Error {
     /// The error underneath.
     #[must_use]
     pub fn because(mut self, source: impl Into<BoxError>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(source.into()));
         self
     }
 

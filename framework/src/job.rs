@@ -2,6 +2,7 @@
 //! `cli/`.
 
 use crate::config::{RestartPolicy, Settings};
+use crate::runtime::JobHandle;
 use crate::topology::{Graph, Plan, Topology, validate};
 use crate::{BoxError, Error, ErrorKind, Name};
 use serde::Serialize;
@@ -25,7 +26,7 @@ pub(crate) struct Flags {
 ///
 /// Setters give defaults; flags of the command line override them.
 #[derive(Clone)]
-#[must_use = "call `.main()` or `.run()`"]
+#[must_use = "call `.main()`, `.run()` or `.start()`"]
 pub struct Job {
     pub(crate) name: String,
     build: Build,
@@ -154,7 +155,18 @@ impl Job {
     /// # Errors
     /// What ended it; [`ErrorKind`] says what to do.
     pub fn run(self) -> Result<(), Error> {
-        crate::runtime::run(self, crate::runtime::Control::new())
+        crate::runtime::run(self)
+    }
+
+    /// Starts the job inside a program that goes on with its own work. It has threads and runtimes of its own, so this
+    /// works within any runtime of the caller's and without one. Gives the handle when the topology is built and the
+    /// directory of the job is held; recovery and all else come after that. Dropped before, the job does not run.
+    ///
+    /// # Errors
+    /// What can be known by then: a topology that cannot be built, a directory that is busy or cannot be used. Whatever
+    /// comes later is told by [`JobHandle::wait`].
+    pub async fn start(self) -> Result<JobHandle, Error> {
+        crate::runtime::start(self).await
     }
 
     /// Builds the topology and checks it.

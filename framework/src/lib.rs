@@ -37,5 +37,6 @@ pub use message::{Attempt, Epoch};
 pub use millstream_derive::{Branches, FacadeBranches, FacadeState};
 pub use operator::*;
 pub use record::{Batch, Record};
+pub use runtime::{CheckpointStatus, JobHandle, JobStatus, OperatorStatus, Phase, Role};
 pub use time::Timestamp;
 pub use topology::{Branches, KeyedStream, Stream, Topology};

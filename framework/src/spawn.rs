@@ -1,4 +1,5 @@
-//! The seam to threads: every thread of the library is started here, has a name, and is joined by who started it.
+//! The seam to threads: every thread of the library is started here, has a name, and is joined by who started it
+//! (but the one of a job that a program has a handle on: the handle is told its end).
 
 use crate::{Error, ErrorKind};
 use std::thread::JoinHandle;

@@ -5,12 +5,13 @@
 //! |---|---|
 //! | operators on keyed streams: the list | [`KeyedOperators`] in `keyed.rs` |
 //! | what they do, one operator per file | `with_state.rs`, `reduce.rs`, [`aggregate`] |
-//! | sources: files, a generator, an iterator | [`sources`] |
-//! | sinks: files, the console, memory, nowhere | [`sinks`] |
+//! | sources: files, a generator, an iterator, the program itself | [`sources`] |
+//! | sinks: files, the console, memory, the program itself, nowhere | [`sinks`] |
 //!
 //! User functions are boxed, so that an operator is compiled once per data type and not once per closure.
 
 pub mod aggregate;
+mod channel;
 mod files;
 mod keyed;
 mod reduce;
@@ -21,6 +22,7 @@ mod testing;
 mod with_state;
 
 pub use aggregate::{Aggregate, Of};
+pub use channel::Channel;
 pub use files::Files;
 pub use keyed::KeyedOperators;
 pub use sinks::{Collected, Console, Null};

@@ -6,7 +6,7 @@
 //! 0. GENESIS, or the announced checkpoint of a job that goes back: taken and finished before any record flows [H7,
 //!    H16].
 //! 1. Epoch n starts once n-1 is known decided and finished: never two at a time [I2]. An epoch in which nothing was
-//!    read is not taken, the last one neither.
+//!    read is not taken, the last one neither; whoever asks for a checkpoint then is referred to n-1.
 //! 2. and 3. Participants align, freeze, prepare, and ack when what they have is durable. This is theirs to do.
 //! 4. When all acks are in, the manifest is written. All of n-1 is finished by then, for otherwise n had not begun [H2,
 //!    H3].
@@ -124,7 +124,6 @@ pub(crate) enum Event {
     /// barriers. One that comes late, for records before the barrier, does no harm but a checkpoint more.
     Progress,
     /// The user asks for a checkpoint now. If nothing was read since the last one, that one is it.
-    #[allow(dead_code, reason = "for programs that embed a job; no one can ask yet")]
     Trigger,
     /// The user asks for the end. What sources have read and not reported yet will be read again by the next start.
     Stop,
@@ -143,6 +142,8 @@ pub(crate) enum Command {
     Finish(Epoch),
     /// Write the marker, then collect. It must not hold up the next barrier for long, but may go on beside it.
     Collect(Epoch),
+    /// A checkpoint was asked for and nothing was read since this one: tell who asked that it is the one.
+    Covered(Epoch),
     /// Let records flow. Once, or never if the user stops before.
     Run,
     /// Tell the user.
@@ -317,7 +318,9 @@ impl Coordinator {
         }
         if !self.has_progress {
             // 1. The last checkpoint, or the restored one, has everything already.
-            self.is_triggered = false;
+            if std::mem::take(&mut self.is_triggered) && !self.is_held {
+                out.push(Command::Covered(self.next.saturating_sub(1)));
+            }
             if is_last {
                 self.phase = Phase::Over;
                 out.push(Command::End);

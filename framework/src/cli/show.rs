@@ -1,7 +1,7 @@
 //! What a person sees while a job runs: a live line on a terminal, log lines elsewhere. And what signals do.
 
-use crate::runtime::{self, Control, Phase, Status};
-use crate::{Error, ErrorKind, Job, clock, spawn};
+use crate::runtime::{self, Control, JobStatus, Phase};
+use crate::{Error, ErrorKind, Job, clock};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -18,7 +18,6 @@ const LOGGED: Duration = Duration::from_secs(10);
 pub(crate) fn run(job: Job) -> Result<(), Error> {
     let bar = std::io::stderr().is_terminal().then(live_line);
     log(bar.clone());
-    let control = Control::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::new(ErrorKind::Io, "cannot wait for signals").because(e))?;
     // before anything is started: a signal that comes early is to stop the job in good order, too
@@ -26,23 +25,16 @@ pub(crate) fn run(job: Job) -> Result<(), Error> {
         let _context = runtime.enter();
         Signals::new()
     };
-    let name = job.name.clone();
-    let (done, finished) = oneshot::channel::<()>();
-    let worker = {
-        let control = control.clone();
-        spawn::thread("millstream-job", move || {
-            // dropped when the job ends, however it does
-            let _done = done;
-            runtime::run(job, control)
-        })?
-    };
-    runtime.block_on(watch(&control, bar.as_ref(), finished, signals));
-    let done = worker.join().unwrap_or_else(|_| Err(Error::new(ErrorKind::Failed, "the coordinator has panicked")));
+    let control = Control::new(&job.name);
+    let thread = runtime::launch(job, control.clone(), oneshot::channel().0)?;
+    let done = runtime.block_on(watch(&control, bar.as_ref(), signals));
+    // it has told the end before
+    let _ = thread.join();
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
     if done.is_ok() {
-        summary(&name, &control);
+        summary(&control);
     }
     done
 }
@@ -88,17 +80,12 @@ fn log(bar: Option<ProgressBar>) {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(Lines(bar)).try_init();
 }
 
-async fn watch(
-    control: &Control,
-    bar: Option<&ProgressBar>,
-    mut finished: oneshot::Receiver<()>,
-    mut signals: Signals,
-) {
-    let mut shown = Shown::new(control.status());
+async fn watch(control: &Control, bar: Option<&ProgressBar>, mut signals: Signals) -> Result<(), Error> {
+    let mut shown = Shown::new(&control.status());
     let mut logged = clock::now();
     loop {
         tokio::select! {
-            _ = &mut finished => return,
+            done = control.ended() => return done,
             () = tokio::time::sleep(LIVE) => {}
             () = signals.next() => {
                 if control.is_stopping() {
@@ -150,12 +137,12 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(status: Status) -> Self {
-        let Status { records_in, records_out, .. } = status;
+    fn new(status: &JobStatus) -> Self {
+        let JobStatus { records_in, records_out, .. } = *status;
         Self { at: clock::now(), records_in, records_out, rate_in: 0.0, rate_out: 0.0 }
     }
 
-    fn line(&mut self, status: &Status) -> String {
+    fn line(&mut self, status: &JobStatus) -> String {
         let seconds = self.at.elapsed().as_secs_f64().max(0.001);
         if seconds >= 0.5 {
             self.rate_in = status.records_in.saturating_sub(self.records_in) as f64 / seconds;
@@ -167,8 +154,9 @@ impl Shown {
             Phase::Running => "running",
             Phase::Pausing => "waiting to recover",
             Phase::Stopping => "stopping",
+            Phase::Ended => "ended",
         };
-        let checkpoint = status.last.map_or_else(String::new, |c| {
+        let checkpoint = status.checkpoint.map_or_else(String::new, |c| {
             let (took, pause) = (c.took.as_secs_f64() * 1e3, c.pause.as_secs_f64() * 1e3);
             let alignment = c.alignment.as_secs_f64() * 1e3;
             format!("  checkpoint {} in {took:.0} ms (alignment {alignment:.1} ms, pause {pause:.1} ms)", c.epoch)
@@ -188,9 +176,9 @@ fn count(n: f64) -> String {
     }
 }
 
-fn summary(name: &str, control: &Control) {
-    let Status { records_in, records_out, checkpoints, restored, .. } = control.status();
+fn summary(control: &Control) {
+    let JobStatus { job, records_in, records_out, checkpoints, restored, .. } = control.status();
     let restored = restored.map_or_else(String::new, |n| format!(", resumed from checkpoint {n}"));
     let how = if control.is_stopping() { "stopped" } else { "finished" };
-    eprintln!("{name} {how}: {records_in} records in, {records_out} out, {checkpoints} checkpoints{restored}");
+    eprintln!("{job} {how}: {records_in} records in, {records_out} out, {checkpoints} checkpoints{restored}");
 }

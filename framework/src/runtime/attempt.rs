@@ -1,8 +1,9 @@
 //! One attempt: recovers, starts the workers, and carries out what the coordinator commands until the end. The
 //! decisions are in `checkpoints/protocol.rs`, pure; here are the hands.
 
-use super::control::{Control, Phase};
+use super::control::{Asked, Control};
 use super::recovery::{self, Recovered};
+use super::status::Phase;
 use super::wiring::{Common, Switchboard, wire};
 use super::worker::{self, Shared};
 use crate::checkpoints::{
@@ -42,10 +43,17 @@ pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Erro
     let plan = job.plan()?;
     directory_decides(&plan)?;
     let attempt = Attempt::draw();
-    let recovered = recovery::recover_job(store, &plan, attempt, order).await?;
-    let restored = recovered.manifest.as_ref().map(|m| m.epoch);
-    tracing::info!(job = %job.name, restored, first = recovered.first, "recovered");
-    let splits = deal(&plan, recovered.manifest.as_deref()).await?;
+    let prepare = async {
+        let recovered = recovery::recover_job(store, &plan, attempt, order).await?;
+        let restored = recovered.manifest.as_ref().map(|m| m.epoch);
+        tracing::info!(job = %job.name, restored, first = recovered.first, "recovered");
+        let splits = deal(&plan, recovered.manifest.as_deref()).await?;
+        Ok::<_, Error>((recovered, splits))
+    };
+    let (recovered, splits) = tokio::select! {
+        prepared = prepare => prepared?,
+        error = session.control.aborted() => return Err(error),
+    };
     let state = StateEnv::start(store.data_dir(), attempt, job.settings.budget().storage)?;
     let done = match Running::start(session, plan, attempt, recovered, splits, state.clone()) {
         Ok(running) => running.run(order).await,
@@ -124,6 +132,8 @@ struct Running<'a> {
     uncleaned: Vec<(usize, Visible)>,
     /// Answers to commands, which come before anything from outside.
     answers: VecDeque<Event>,
+    /// Who waits for a checkpoint: for which one, once its barrier is sent.
+    asked: Vec<(Option<Epoch>, Asked)>,
     over: Option<Result<(), Error>>,
 }
 
@@ -140,14 +150,8 @@ impl<'a> Running<'a> {
         let settings = &session.job.settings;
         let budget = settings.budget();
         let common = Common::new(&plan, &session.job.name, attempt, recovered.first, budget, Reports(to));
-        let counters = |is| common.counters_of(&plan, is);
-        session.control.begin(
-            recovered.manifest.as_ref().map(|m| m.epoch),
-            counters(|k| matches!(k, Kind::Source(_))),
-            counters(|k| matches!(k, Kind::Sink(_))),
-            counters(|_| true),
-        );
-        let keyed = counters(|k| matches!(k, Kind::Process(_))).len();
+        session.control.begin(recovered.manifest.as_ref().map(|m| m.epoch), common.operators(&plan));
+        let keyed = common.keyed(&plan);
         let participants = common.participants.sorted(&plan);
         let missing = common.participants.len();
         let (specs, board) = wire(&plan, splits, settings.watermark_drift);
@@ -184,6 +188,7 @@ impl<'a> Running<'a> {
             parent: None,
             uncleaned: recovered.uncleaned,
             answers: VecDeque::new(),
+            asked: Vec::new(),
             over: None,
         };
         let n = settings.workers();
@@ -216,8 +221,21 @@ impl<'a> Running<'a> {
             }
         }
         let over = self.over.take().unwrap_or(Ok(()));
+        if let Err(error) = &over {
+            let text = "the attempt failed before the checkpoint was decided: ask again";
+            let failed = Error::new(ErrorKind::Failed, text).because(error.clone());
+            self.asked.drain(..).for_each(|(_, asked)| drop(asked.send(Err(failed.clone()))));
+        }
         self.leave(over.is_ok());
         over
+    }
+
+    /// Tells those who wait for this checkpoint, or for any if `all`, that it is decided and its output committed.
+    fn answer(&mut self, epoch: Epoch, all: bool) {
+        for (_, asked) in self.asked.extract_if(.., |(of, _)| all || *of == Some(epoch)) {
+            // who does not wait any more needs no answer
+            let _ = asked.send(Ok(epoch));
+        }
     }
 
     /// Ends the workers, in good order or at once, and joins them.
@@ -252,10 +270,18 @@ impl<'a> Running<'a> {
                     None
                 }
             },
+            error = self.session.control.aborted() => {
+                self.over = Some(Err(error));
+                None
+            }
             () = self.session.control.stopped(), if !*stop_seen => {
                 *stop_seen = true;
                 self.session.control.phase(Phase::Stopping);
                 Some(Event::Stop)
+            }
+            asked = self.session.control.asked() => {
+                self.asked.extend(asked.into_iter().map(|asked| (None, asked)));
+                Some(Event::Trigger)
             }
             () = tick => Some(Event::Tick),
         }
@@ -289,13 +315,18 @@ impl<'a> Running<'a> {
         match command {
             Command::Barrier(epoch) => {
                 self.session.control.barrier();
+                self.asked.iter_mut().for_each(|(of, _)| _ = of.get_or_insert(epoch));
                 self.parts.clear();
                 self.board.sources(&subtask::Command::Barrier(epoch));
             }
             Command::WriteManifest(epoch) => self.write(epoch)?,
             Command::Commit(epoch) => self.commit(epoch).await?,
             Command::Finish(epoch) => self.board.all(&subtask::Command::Decided(epoch)),
-            Command::Collect(epoch) => self.collect(epoch).await?,
+            Command::Collect(epoch) => {
+                self.answer(epoch, false);
+                self.collect(epoch).await?;
+            }
+            Command::Covered(epoch) => self.answer(epoch, true),
             Command::Run => {
                 self.session.control.phase(Phase::Running);
                 self.board.sources(&subtask::Command::Run);

@@ -7,16 +7,22 @@
 //! | `wiring.rs` | lanes, commands and participants of a plan |
 //! | `worker.rs` | threads, and the subtasks pinned to them |
 //! | `attempt.rs` | one attempt: carries out what the coordinator commands |
-//! | `control.rs` | what people see of a job, and how they stop it |
+//! | `handle.rs`, `status.rs` | the job as a program sees it that embeds it |
+//! | `control.rs` | what the job shares with those who watch and command it |
 //!
-//! The coordinator and what serves people run on the thread that called, apart from the workers.
+//! The coordinator runs on a thread of its own, apart from the workers and from who started the job.
 
 mod attempt;
 mod control;
+mod handle;
 mod recovery;
+mod status;
 mod supervise;
 mod wiring;
 mod worker;
 
-pub(crate) use control::{Control, Phase, Status};
-pub(crate) use supervise::run;
+pub(crate) use control::Control;
+pub use handle::JobHandle;
+pub(crate) use handle::{run, start};
+pub use status::{CheckpointStatus, JobStatus, OperatorStatus, Phase, Role};
+pub(crate) use supervise::launch;

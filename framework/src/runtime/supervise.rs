@@ -1,26 +1,46 @@
 //! Attempts one after the other, by the restart policy. What an attempt does is in `attempt.rs`.
 
 use super::attempt::{self, Order, Session};
-use super::control::{Control, Phase};
+use super::control::Control;
+use super::status::Phase;
+use super::worker::message;
 use crate::checkpoints::Store;
 use crate::operator::Instance;
-use crate::{Error, ErrorKind, Job};
+use crate::{Error, ErrorKind, Job, spawn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use tokio::sync::oneshot;
 
-/// Runs a job to its end on the calling thread.
+/// Runs a job to its end on a thread of its own, with a runtime of its own, so that it does not matter what the caller
+/// runs on. `control` is told the end whatever it is; `begun`, that the topology is built and the directory is held.
 ///
 /// # Errors
-/// What ended it: of a kind that is not retriable, or once too often in a row.
-pub(crate) fn run(job: Job, control: Control) -> Result<(), Error> {
+/// When there is no thread left to give.
+pub(crate) fn launch(job: Job, control: Control, begun: oneshot::Sender<()>) -> Result<JoinHandle<()>, Error> {
+    spawn::thread("millstream-job", move || {
+        let done = catch_unwind(AssertUnwindSafe(|| run(job, &control, begun)));
+        control.end(done.unwrap_or_else(|panic| {
+            let text = format!("the coordinator has panicked: {}", message(panic.as_ref()));
+            Err(Error::new(ErrorKind::Failed, text))
+        }));
+    })
+}
+
+fn run(job: Job, control: &Control, begun: oneshot::Sender<()>) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::new(ErrorKind::Io, "cannot start the coordinator").because(e))?;
     // building the topology does no I/O: mistakes show before a directory is made
     drop(job.plan()?);
     let store = Arc::new(Store::open(&job.settings.data_dir, &job.name)?);
-    let session = Session { job, store, instance: Instance(uuid::Uuid::new_v4()), control };
+    let session = Session { job, store, instance: Instance(uuid::Uuid::new_v4()), control: control.clone() };
+    // nobody listens when nobody wants a handle
+    let _ = begun.send(());
     runtime.block_on(supervise(&session))
 }
 
+/// # Errors
+/// What ended the job: of a kind that is not retriable, or once too often in a row.
 async fn supervise(session: &Session) -> Result<(), Error> {
     let (settings, control) = (&session.job.settings, &session.control);
     let mut order = Order { restore: settings.restore, allow_duplicates: settings.allow_duplicates };
@@ -38,7 +58,7 @@ async fn supervise(session: &Session) -> Result<(), Error> {
             return Err(error.at(format!("failed {n} times in a row without a checkpoint in between")));
         };
         tracing::warn!(%error, pause_ms = crate::clock::millis(pause), failures, "attempt failed, recovering");
-        control.phase(Phase::Pausing);
+        control.failed(&error);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = control.stopped() => return Err(error),

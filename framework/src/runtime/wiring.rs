@@ -1,6 +1,8 @@
 //! Lanes, commands and participants of a plan: everything that subtasks on different workers share. What runs in a
 //! subtask is made on its worker, in `worker.rs`.
 
+use super::control::Operator;
+use super::status::Role;
 use crate::checkpoints as protocol;
 use crate::config::Budget;
 use crate::subtask::{Assignment, Command, Commands, Counters, GateSpec, Reports, StageContext};
@@ -136,10 +138,24 @@ impl Common {
         }
     }
 
-    /// The counters of nodes for which `is` holds.
-    pub(crate) fn counters_of(&self, plan: &Plan, is: fn(&Kind) -> bool) -> Vec<Arc<Counters>> {
-        let of = plan.graph.nodes.iter().zip(&self.counters).filter(|(node, _)| is(&node.kind));
-        of.flat_map(|(_, counters)| counters.clone()).collect()
+    /// The named nodes, for those who watch.
+    pub(crate) fn operators(&self, plan: &Plan) -> Vec<Operator> {
+        let named = plan.graph.nodes.iter().zip(&self.counters);
+        named
+            .filter_map(|(node, counters)| {
+                let role = match node.kind {
+                    Kind::Source(_) => Role::Source,
+                    Kind::Sink(_) => Role::Sink,
+                    _ => Role::Operator,
+                };
+                Some(Operator { name: node.name.clone()?, role, counters: counters.clone() })
+            })
+            .collect()
+    }
+
+    /// How many subtasks keep keyed state.
+    pub(crate) fn keyed(&self, plan: &Plan) -> usize {
+        self.participants.which(plan, |k| matches!(k, Kind::Process(_))).count()
     }
 }
 

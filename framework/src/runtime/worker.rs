@@ -83,7 +83,8 @@ fn panicked(place: String, error: tokio::task::JoinError) -> Error {
     Error::new(ErrorKind::Failed, format!("panicked: {text}")).at(place)
 }
 
-fn message(panic: &(dyn Any + Send)) -> String {
+/// What a panic said.
+pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }

@@ -160,7 +160,6 @@ impl<T: 'static> Subtask<T> {
             self.time()?;
         }
         let (records, start) = (batch.len(), clock::now());
-        Counters::add(&self.context.counters.records_in, records);
         self.stage.on_batch(&mut batch)?;
         self.used = Some((lane, batch));
         self.ready(false).await?;

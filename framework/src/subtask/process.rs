@@ -388,6 +388,7 @@ impl Disk {
 
 impl<P: Process> Stage<P::In> for ProcessStage<P> {
     fn on_batch(&mut self, batch: &mut Batch<P::In>) -> Result<(), Error> {
+        Counters::add(&self.context.counters.records_in, batch.len());
         if !self.complete {
             self.fetch(batch).map_err(|e| e.at(self.context.place("operator")))?;
         }

@@ -84,6 +84,11 @@ impl WatermarkCell {
     pub(crate) fn set(&self, mark: Timestamp) {
         self.0.store(mark.as_millis(), Ordering::Relaxed);
     }
+
+    /// None before the first one.
+    pub(crate) fn get(&self) -> Option<Timestamp> {
+        Some(Timestamp::from_millis(self.0.load(Ordering::Relaxed))).filter(|mark| *mark > Timestamp::MIN)
+    }
 }
 
 impl Counters {

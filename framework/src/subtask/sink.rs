@@ -212,6 +212,7 @@ impl<T: Send + 'static, S: Sink<T>> Stage<T> for SinkStage<T, S> {
     fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
         if !batch.is_empty() {
             let taken = std::mem::take(batch);
+            Counters::add(&self.context.counters.records_in, taken.len());
             self.held += taken.len();
             self.held_bytes += bytes(&taken);
             self.queue.push_back(Op::Write(taken));

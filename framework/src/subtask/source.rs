@@ -165,6 +165,7 @@ impl<S: Source> Driver<S> {
             if let Err(error) = self.stage.on_batch(&mut batch.records) {
                 return Err(self.blame(error, batch.split.as_ref()));
             }
+            Counters::add(&self.context.counters.records_out, batch.taken);
         }
         self.ready(false).await?;
         self.stage.background()?;

@@ -1,10 +1,12 @@
-//! Sinks: part files exactly once, the console, the memory of a test, and nowhere.
+//! Sinks: part files exactly once, the console, the program itself, the memory of a test, and nowhere.
 
+pub(crate) mod channel;
 mod collect;
 mod console;
 pub mod files;
 mod null;
 
+pub use channel::{ChannelPart, ChannelReceiver, ChannelSink, ChannelWriter};
 pub use collect::{Collected, CollectedWriter, Seen};
 pub use console::{Console, ConsoleWriter};
 pub use null::Null;

@@ -30,6 +30,7 @@ fn short(command: &Command) -> String {
         Command::Commit(n) => format!("commit {n}"),
         Command::Finish(n) => format!("finish {n}"),
         Command::Collect(n) => format!("collect {n}"),
+        Command::Covered(n) => format!("covered {n}"),
         Command::Run => "run".into(),
         Command::Warn(_) => "warn".into(),
         Command::Fail(_) => "fail".into(),
@@ -180,12 +181,33 @@ fn interval_is_from_start_to_start_and_pause_from_end_to_start() {
 #[test]
 fn asked_for_is_taken_at_once_if_there_is_anything_to_take() {
     let mut script = Script::running(0);
-    script.check(Event::Trigger, "");
+    script.check(Event::Trigger, "covered 0");
     script.check(Event::Progress, "");
     script.check(Event::Trigger, "barrier 1");
     script.check(Event::Trigger, "");
-    script.complete(1, "collect 1");
+    script.complete(1, "collect 1, covered 1");
     script.check(Event::Progress, "");
+    // read after the barrier: the checkpoint under way does not have it
+    script.check(Event::Trigger, "barrier 2");
+    script.check(Event::Progress, "");
+    script.check(Event::Trigger, "");
+    script.complete(2, "collect 2, barrier 3");
+}
+
+#[test]
+fn asked_for_before_anything_is_decided_is_the_first_one() {
+    let mut script = Script::new(Start::Take(0));
+    script.check(Event::Trigger, "");
+    script.check(Event::Ready, "barrier 0");
+    script.complete(0, "run, collect 0");
+    let mut script = Script::new(Start::After(4));
+    script.check(Event::Trigger, "");
+    script.check(Event::Ready, "run, covered 4");
+    // nothing is decided, and nothing will be
+    let mut script = Script::new(Start::Take(8));
+    script.check(Event::Trigger, "");
+    script.check(Event::Stop, "");
+    script.check(Event::Ready, "end");
 }
 
 #[test]
@@ -408,6 +430,11 @@ impl World {
                     assert!(self.was_given(Event::Committed { epoch, participant }));
                 }
                 self.finished = Some(epoch);
+            }
+            Command::Covered(epoch) => {
+                assert!(self.taking.is_none() && !self.owed, "something is not in it");
+                let restored = if let Start::After(last) = self.start { Some(last) } else { None };
+                assert_eq!(self.finished.or(restored), Some(epoch));
             }
             Command::Run => {
                 assert!(!self.ran, "records flow twice");
