@@ -42,8 +42,9 @@ pub mod prelude {
     pub use millstream_framework::state::ValueState;
     pub use millstream_framework::state::row_trait::State;
     pub use millstream_framework::{
-        BoxError, Branches as _, Chain, Collect, Context, Data, Either, Error, FacadeBranches as Branches,
-        FacadeState as State, Job, Key, KeyedStream, Process, Record, RestartPolicy, Step, Stream, Timestamp, Topology,
+        Batch, BoxError, Branches as _, Chain, Collect, Context, Data, Either, Error, FacadeBranches as Branches,
+        FacadeState as State, Job, Key, KeyedStream, Operator, Output, Process, Record, RestartPolicy, Step, Stream,
+        Timestamp, Topology,
     };
     pub use millstream_operators::{
         Aggregate, Channel, Collected, Console, Files, Generator, KeyedOperators as _, Null, Of, Records,

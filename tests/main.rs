@@ -7,6 +7,7 @@
 //! | `exactly_once` | rerun, refusal, recovery, signals, restart |
 //! | `crash` | SIGKILL at any instant |
 //! | `rescale` | state restored at another parallelism |
+//! | `operator` | operators without keys, and what goes to all subtasks |
 //! | `backpressure` | slow sinks, quiet streams |
 //! | `memory` | state larger than memory |
 //! | `embed` | jobs inside of programs: the handle, channels, the example `embedded` |
@@ -20,6 +21,7 @@ mod crash;
 mod embed;
 mod exactly_once;
 mod memory;
+mod operator;
 mod pipelines;
 mod rescale;
 mod tidy;

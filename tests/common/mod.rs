@@ -1,6 +1,7 @@
 //! What the tests of this binary share: randomness that can be repeated, scratch directories that outlive a failure,
 //! processes, and what may be seen of a directory of output.
 
+mod asks;
 mod children;
 mod inline;
 mod observer;
@@ -8,6 +9,7 @@ mod output;
 mod random;
 mod word_count;
 
+pub(crate) use asks::{Asks, Call};
 pub(crate) use children::{Process, example, myself};
 pub(crate) use inline::{collect, gives, job, refused};
 pub(crate) use observer::Observer;

@@ -8,6 +8,7 @@
 
 mod campaign;
 mod example;
+mod lookups;
 mod numbers;
 mod progress;
 mod words;
@@ -21,10 +22,14 @@ use std::collections::BTreeMap;
 #[ignore = "started by other tests"]
 fn pipeline_process() {
     let spec = |name| std::env::var(name).ok();
-    let job = match (spec("MILLSTREAM_TEST_WORDS"), spec("MILLSTREAM_TEST_NUMBERS")) {
-        (Some(words), _) => words::job(serde_json::from_str(&words).unwrap()),
-        (_, Some(numbers)) => numbers::job(serde_json::from_str(&numbers).unwrap()),
-        _ => return,
+    let job = if let Some(words) = spec("MILLSTREAM_TEST_WORDS") {
+        words::job(serde_json::from_str(&words).unwrap())
+    } else if let Some(numbers) = spec("MILLSTREAM_TEST_NUMBERS") {
+        numbers::job(serde_json::from_str(&numbers).unwrap())
+    } else if let Some(lookups) = spec("MILLSTREAM_TEST_LOOKUPS") {
+        lookups::job(serde_json::from_str(&lookups).unwrap())
+    } else {
+        return;
     };
     let code = match job.run() {
         Ok(()) => 0,
@@ -76,6 +81,11 @@ fn soak_words() {
 #[test]
 fn soak_numbers() {
     campaigns("numbers", (10, 200), |places| numbers::Numbers::new(places, 60_000));
+}
+
+#[test]
+fn soak_lookups() {
+    campaigns("lookups", (10, 200), |places| lookups::Lookups::new(places, 1500));
 }
 
 #[test]

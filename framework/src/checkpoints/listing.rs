@@ -7,10 +7,12 @@
 //! | `tmp-manifest-<epoch>-<attempt>` | one that is being written |
 //! | `decided-<epoch>` | this checkpoint is known to have been decided and finished |
 //! | `state/delta-<epoch>-<attempt>-<operator>-<subtask>` | rows that one epoch changed |
+//! | `state/items-<epoch>-<attempt>-<operator>-<subtask>` | the items of an operator without keys |
 //! | `state/base-<epoch>-<attempt>-<operator>-<subtask>/` | all rows as of an epoch |
 //!
-//! The epoch of a delta is that of its rows, the epoch of a base the one up to which it was folded. No manifest of an
-//! earlier epoch names it, and a base is named by none at all for a while after it was made.
+//! The epoch of a delta is that of its rows, that of items the first one they belong to, that of a base the one up to
+//! which it was folded. No manifest of an earlier epoch names it, and a base is named by none at all for a while after
+//! it was made.
 
 use crate::checkpoints::manifest::{Damage, Manifest};
 use crate::operator::Digest;
@@ -26,7 +28,7 @@ pub(crate) struct Listing {
     pub(crate) manifests: Vec<Listed>,
     /// The numbers of `decided-<epoch>` markers.
     pub(crate) decided: Vec<Epoch>,
-    /// Delta files and base directories, by name.
+    /// Delta files, items and base directories, by name.
     pub(crate) states: Vec<StateFile>,
     /// Manifests that were being written when their attempt ended.
     pub(crate) unfinished: Vec<Named>,
@@ -54,7 +56,7 @@ pub(crate) struct Named {
     pub(crate) epoch: Epoch,
 }
 
-/// A delta file or a base directory.
+/// A delta file, a file of items or a base directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StateFile {
     /// Below the directory of checkpoints.
@@ -65,7 +67,7 @@ pub(crate) struct StateFile {
     pub(crate) attempt: Attempt,
     /// `<operator>-<subtask>`: whose it is. The bases of one owner and attempt follow one another.
     pub(crate) owner: String,
-    /// A base directory, not a delta file.
+    /// A base directory, not a file.
     pub(crate) is_base: bool,
 }
 
@@ -110,7 +112,7 @@ impl std::fmt::Display for FileName {
 impl StateFile {
     /// Reads the name of an entry of the directory of state files. From the left, for operators may be called `a-b`.
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        let (kind, rest) = name.split_once('-').filter(|(kind, _)| matches!(*kind, "delta" | "base"))?;
+        let (kind, rest) = name.split_once('-').filter(|(kind, _)| matches!(*kind, "delta" | "base" | "items"))?;
         let (epoch, rest) = rest.split_once('-')?;
         let (attempt, owner) = rest.split_once('-').filter(|(_, owner)| !owner.is_empty())?;
         Some(Self {
@@ -243,6 +245,7 @@ pub(super) mod tests {
         check(&format!("delta-12-{by}-"), None);
         check(&format!("other-12-{by}-count-0"), None);
         check(&format!("delta-12-{by}"), None);
+        check(&format!("items-12-{by}-count-0"), Some(12));
         check("delta-12-abc-count-0", None);
         check("notes.txt", None);
     }

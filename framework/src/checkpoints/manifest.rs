@@ -6,7 +6,7 @@
 //! decision log. Numbers do not identify: two attempts may use the same one.
 
 use crate::operator::Digest;
-use crate::state::snapshot::{FileRef, OperatorStates, StateSnapshot};
+use crate::state::snapshot::{FileRef, ItemsSnapshot, OperatorStates, StateSnapshot};
 use crate::{Attempt, Epoch, Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -44,6 +44,9 @@ pub(crate) struct Manifest {
     pub(crate) operators: Vec<OperatorStates>,
     /// The files of keyed state, by operator and first key group.
     pub(crate) states: Vec<StateSnapshot>,
+    /// The items of operators without keys, by operator and subtask. Subtasks without items are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) items: Vec<ItemsSnapshot>,
     /// What makes this epoch's output visible, by sink and subtask. Subtasks that wrote nothing are left out.
     pub(crate) sinks: Vec<SinkSnapshot>,
 }
@@ -99,6 +102,15 @@ pub(crate) enum Part {
     },
     /// Of a subtask with keyed state.
     State(StateSnapshot),
+    /// Of a subtask of an operator without keys.
+    Items {
+        /// The name of the operator.
+        name: String,
+        /// Which subtask.
+        subtask: usize,
+        /// None if there are no items.
+        snapshot: Option<ItemsSnapshot>,
+    },
     /// Of a sink's subtask.
     Sink {
         /// The name of the sink.
@@ -188,13 +200,14 @@ impl Manifest {
             sources: all.sources.into_iter().map(source).collect(),
             operators,
             states: all.states,
+            items: all.items.into_values().flatten().collect(),
             sinks: all.sinks.into_iter().filter_map(sink).collect(),
         })
     }
 
     /// All files this checkpoint needs, those of deltas and bases that earlier checkpoints wrote included.
     pub(crate) fn files(&self) -> impl Iterator<Item = &FileRef> {
-        self.states.iter().flat_map(StateSnapshot::files)
+        self.states.iter().flat_map(StateSnapshot::files).chain(self.items.iter().map(|items| &items.file))
     }
 
     /// The bytes of the file, and the identity of the checkpoint.
@@ -264,6 +277,7 @@ fn digest_of(bytes: &[u8]) -> Digest {
 struct Parts {
     sources: BTreeMap<String, BTreeMap<String, SplitSnapshot>>,
     states: Vec<StateSnapshot>,
+    items: BTreeMap<(String, usize), Option<ItemsSnapshot>>,
     sinks: BTreeMap<(String, usize), Option<Value>>,
 }
 
@@ -280,6 +294,11 @@ impl Parts {
                 }
             }
             Part::State(snapshot) => self.states.push(snapshot),
+            Part::Items { name, subtask, snapshot } => {
+                if self.items.insert((name.clone(), subtask), snapshot).is_some() {
+                    return Err(twice(&format!("subtask {subtask} of `{name}` reported its items twice")));
+                }
+            }
             Part::Sink { name, subtask, committable } => {
                 if self.sinks.insert((name.clone(), subtask), committable).is_some() {
                     return Err(twice(&format!("subtask {subtask} of the sink `{name}` prepared twice")));

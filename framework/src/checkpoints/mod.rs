@@ -19,7 +19,8 @@
 //! 0. GENESIS. Checkpoint 0 (start offsets as numbers, no output) is decided before any record flows [H7]. So is the
 //!    first checkpoint of a job that goes back to an older one [H16].
 //! 1. Epoch n starts once n-1 is decided and finished: never two checkpoints at a time [I2]. Each source, between
-//!    polls, records the offset of each split and sends barrier n. An epoch in which nothing was read is not taken.
+//!    polls, records the offset of each split and sends barrier n. An epoch in which nothing was read is not taken, but
+//!    for a last one if results are to come of what was read before.
 //! 2. A subtask aligns barrier n on its inputs, forwards it before any later record, freezes its state, goes on, and
 //!    acks when its snapshot is durable.
 //! 3. Sinks prepare n: all of epoch n is written where it can be taken back. Until n is decided they send nothing of

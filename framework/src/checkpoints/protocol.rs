@@ -6,7 +6,8 @@
 //! 0. GENESIS, or the announced checkpoint of a job that goes back: taken and finished before any record flows [H7,
 //!    H16].
 //! 1. Epoch n starts once n-1 is known decided and finished: never two at a time [I2]. An epoch in which nothing was
-//!    read is not taken, the last one neither; whoever asks for a checkpoint then is referred to n-1.
+//!    read is not taken, the last one neither unless results are to come of what was read before; whoever asks for a
+//!    checkpoint then is referred to n-1.
 //! 2. and 3. Participants align, freeze, prepare, and ack when what they have is durable. This is theirs to do.
 //! 4. When all acks are in, the manifest is written. All of n-1 is finished by then, for otherwise n had not begun [H2,
 //!    H3].
@@ -120,9 +121,13 @@ pub(crate) enum Event {
         /// Which.
         participant: Participant,
     },
-    /// A source's subtask has read something: to be sent for the first records after the start and after each of its
-    /// barriers. One that comes late, for records before the barrier, does no harm but a checkpoint more.
+    /// A source's subtask has read something, or an operator has emitted something that it had kept: to be sent for the
+    /// first records after the start and after each of its barriers. One that comes late, for records before the
+    /// barrier, does no harm but a checkpoint more.
     Progress,
+    /// A participant has results to come of what was before its last barrier, or of what was restored. To be sent
+    /// before its ack. If all sources end, a last checkpoint is taken though nothing was read since.
+    Owing,
     /// The user asks for a checkpoint now. If nothing was read since the last one, that one is it.
     Trigger,
     /// The user asks for the end. What sources have read and not reported yet will be read again by the next start.
@@ -168,6 +173,8 @@ pub(crate) struct Coordinator {
     is_held: bool,
     /// Something was read since the last barrier.
     has_progress: bool,
+    /// There are results to come of what was before the last barrier.
+    is_owing: bool,
     is_triggered: bool,
     is_stopping: bool,
     ended: BTreeSet<Participant>,
@@ -236,6 +243,7 @@ impl Coordinator {
             finished: None,
             is_held,
             has_progress: false,
+            is_owing: false,
             is_triggered: false,
             is_stopping: false,
             ended: BTreeSet::new(),
@@ -284,6 +292,7 @@ impl Coordinator {
         match event {
             Event::Tick => {}
             Event::Progress => self.has_progress = true,
+            Event::Owing => self.is_owing = true,
             Event::Trigger => self.is_triggered = true,
             Event::Stop => self.is_stopping = true,
             Event::Ended { participant } => {
@@ -316,7 +325,8 @@ impl Coordinator {
             // 0. Before any record.
             return self.begin(now, false, out);
         }
-        if !self.has_progress {
+        let has_more = self.has_progress || (all_ended && self.is_owing);
+        if !has_more {
             // 1. The last checkpoint, or the restored one, has everything already.
             if std::mem::take(&mut self.is_triggered) && !self.is_held {
                 out.push(Command::Covered(self.next.saturating_sub(1)));
@@ -338,6 +348,7 @@ impl Coordinator {
         self.next = epoch.saturating_add(1);
         self.began = now;
         self.has_progress = false;
+        self.is_owing = false;
         self.is_triggered = false;
         let stage = Stage::Acks(self.participants.all());
         let late = now.saturating_add(self.settings.timeout);

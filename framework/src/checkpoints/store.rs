@@ -68,7 +68,6 @@ impl Store {
     }
 
     /// The directory of checkpoints, which the paths in manifests are relative to.
-    #[cfg(test)]
     pub(crate) fn checkpoints(&self) -> &Path {
         &self.checkpoints
     }

@@ -4,19 +4,22 @@
 //! |---|---|---|
 //! | [`Step`] | stateless, fused with its neighbours, sees records only | `step.rs` |
 //! | [`Process`] | keyed, with state, synchronous | `process.rs` |
+//! | [`Operator`] | without keys, with a list of items, async | `unkeyed.rs` |
 //! | [`Source`], [`SourceReader`] | reads splits, each with an offset | `source.rs` |
 //! | [`SplitSource`], [`SplitReader`] | the same for one split at a time: the simple form | `split.rs` |
 //! | [`Sink`], [`SinkWriter`] | writes epochs that become visible when they are decided | `sink.rs` |
 //! | [`DecisionLog`] | says which checkpoint was decided | `decision.rs` |
 //!
 //! Descriptions ([`Source`], [`Sink`], [`Process`]) are shared by all subtasks, hence `Send + Sync`. What runs
-//! (readers, writers and their futures) is made on a worker and stays on it, so its `async fn` need not be `Send`.
+//! (readers, writers, [`Operator`]s and their futures) is made on a worker and stays on it, so its `async fn` need not
+//! be `Send`.
 //!
 //! A worker is a thread with a tokio runtime, whose timers and sockets futures may use. All subtasks of the worker
 //! share that thread: a call that blocks stops them all, so what takes more than about a millisecond (an fsync, a long
 //! computation) belongs on `tokio::task::spawn_blocking`. A panic ends the attempt like an error.
 //!
-//! `framework/examples/connectors/` has a source of each kind and a sink, written against this crate alone.
+//! `framework/examples/connectors/` has a source of each kind and a sink, `framework/examples/lookup/` an operator, all
+//! written against this crate alone.
 
 mod branch;
 mod decision;
@@ -26,6 +29,7 @@ mod skipped;
 mod source;
 mod split;
 mod step;
+mod unkeyed;
 
 pub use branch::{As, Deal, Either, Is};
 pub use decision::{Decided, DecisionLog, Digest, Instance, Progress};
@@ -37,3 +41,4 @@ pub use split::{BySplit, SplitReader, SplitSource};
 pub use step::{
     Boxed, Chain, Collect, Filter, FilterMap, FlatMap, FlatMapInto, Inspect, Map, OrFail, OrSkip, Step, Then, TryMap,
 };
+pub use unkeyed::{Operator, Output};

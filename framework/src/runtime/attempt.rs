@@ -161,6 +161,8 @@ impl<'a> Running<'a> {
             state,
             operators: recovered.operators,
             restored: recovered.manifest.as_ref().map(|m| m.epoch),
+            items: recovered.manifest.as_ref().map(|m| m.items.clone()).unwrap_or_default(),
+            checkpoints: session.store.checkpoints().to_owned(),
             snapshots: recovered.manifest.as_ref().map(|m| m.states.clone()).unwrap_or_default(),
             cache_bytes: budget.rows / keyed.max(1),
             cache_rows: settings.cache_rows,
@@ -302,6 +304,7 @@ impl<'a> Running<'a> {
                 Some(Event::Committed { epoch, participant: Participant(participant) })
             }
             Report::Progress => Some(Event::Progress),
+            Report::Owing => Some(Event::Owing),
             Report::Ended(participant) => Some(Event::Ended { participant: Participant(participant) }),
             Report::Failed(error) => {
                 self.over = Some(Err(error));
@@ -317,7 +320,7 @@ impl<'a> Running<'a> {
                 self.session.control.barrier();
                 self.asked.iter_mut().for_each(|(of, _)| _ = of.get_or_insert(epoch));
                 self.parts.clear();
-                self.board.sources(&subtask::Command::Barrier(epoch));
+                self.board.all(&subtask::Command::Barrier(epoch));
             }
             Command::WriteManifest(epoch) => self.write(epoch)?,
             Command::Commit(epoch) => self.commit(epoch).await?,

@@ -142,18 +142,32 @@ async fn commit(plan: &Plan, job: &str, attempt: Attempt, manifest: &Manifest) -
     Ok(())
 }
 
+/// Whether the program can read the items of a checkpoint.
+fn fit_items(plan: &Plan, manifest: &Manifest) -> Result<(), Error> {
+    for items in &manifest.items {
+        let its = plan.graph.nodes.iter().find_map(|node| match &node.kind {
+            Kind::Operator(operator) if node.name.as_ref() == Some(&items.operator) => Some(operator),
+            _ => None,
+        });
+        its.ok_or_else(|| orphan(manifest.epoch, "items of", &items.operator))?.layout().check(items)?;
+    }
+    Ok(())
+}
+
+/// The program lacks what a checkpoint holds.
+fn orphan(epoch: Epoch, what: &str, name: &str) -> Error {
+    Error::refused(format!(
+        "checkpoint {epoch} holds {what} `{name}`, which the program does not have: put it back, or start with an empty --data-dir"
+    ))
+}
+
 /// Whether the program can go on from a checkpoint, and how each operator's rows are to be read.
 fn fit(plan: &Plan, manifest: Option<&Manifest>) -> Result<Vec<OperatorStates>, Error> {
     let nodes = &plan.graph.nodes;
     let has =
         |name: &str, what: fn(&Kind) -> bool| nodes.iter().any(|n| n.name.as_deref() == Some(name) && what(&n.kind));
     if let Some(manifest) = manifest {
-        let orphan = |what: &str, name: &str| {
-            Error::refused(format!(
-                "checkpoint {} holds {what} `{name}`, which the program does not have: put it back, or start with an empty --data-dir",
-                manifest.epoch
-            ))
-        };
+        let orphan = |what: &str, name: &str| orphan(manifest.epoch, what, name);
         if manifest.key_groups != KEY_GROUPS {
             let (was, is) = (manifest.key_groups, KEY_GROUPS);
             return Err(Error::refused(format!(
@@ -170,6 +184,7 @@ fn fit(plan: &Plan, manifest: Option<&Manifest>) -> Result<Vec<OperatorStates>, 
             return Err(orphan("the state of", &op.operator));
         }
     }
+    manifest.map_or(Ok(()), |m| fit_items(plan, m))?;
     let known = manifest.map_or(&[][..], |m| &m.operators[..]);
     let mut next = known.iter().map(|o| o.table + 1).max().unwrap_or(0);
     let mut operators = Vec::new();

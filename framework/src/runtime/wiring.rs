@@ -26,7 +26,8 @@ pub(crate) struct SubtaskSpec {
     pub(crate) splits: Vec<Assignment>,
 }
 
-/// Who takes part in checkpoints: the subtasks of sources, keyed operators and sinks, numbered in the order of nodes.
+/// Who takes part in checkpoints: the subtasks of sources, of operators with state and of sinks, numbered in the order
+/// of nodes.
 #[derive(Debug, Clone)]
 pub(crate) struct Participants {
     /// By node: the number of its first subtask.
@@ -40,7 +41,7 @@ impl Participants {
         let (mut first, mut nodes) = (Vec::new(), Vec::new());
         for (i, node) in plan.graph.nodes.iter().enumerate() {
             first.push(nodes.len());
-            if matches!(node.kind, Kind::Source(_) | Kind::Process(_) | Kind::Sink(_)) {
+            if matches!(node.kind, Kind::Source(_) | Kind::Process(_) | Kind::Operator(_) | Kind::Sink(_)) {
                 nodes.extend(std::iter::repeat_n(i, plan.parallelism(i)));
             }
         }
@@ -57,7 +58,7 @@ impl Participants {
         let of = |is| self.which(plan, is).map(protocol::Participant).collect();
         protocol::Participants {
             sources: of(|k| matches!(k, Kind::Source(_))),
-            others: of(|k| matches!(k, Kind::Process(_))),
+            others: of(|k| matches!(k, Kind::Process(_) | Kind::Operator(_))),
             sinks: of(|k| matches!(k, Kind::Sink(_))),
             names: (0..self.len()).map(|i| self.label(plan, i)).collect(),
         }

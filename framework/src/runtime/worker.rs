@@ -5,7 +5,8 @@ use super::wiring::{Common, SubtaskSpec};
 use crate::key::groups_of;
 use crate::state::RowLayout;
 use crate::state::backend::{OpenSpec, StateEnv};
-use crate::state::snapshot::{OperatorStates, StateSnapshot};
+use crate::state::items::{ItemsLayout, ItemsStore};
+use crate::state::snapshot::{ItemsSnapshot, OperatorStates, StateSnapshot};
 use crate::subtask::{Report, StageContext, StateContext};
 use crate::topology::{AnySend, Assemble, Kind, Life, Plan};
 use crate::{Epoch, Error, ErrorKind, spawn};
@@ -13,6 +14,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::sync::watch;
@@ -26,6 +28,9 @@ pub(crate) struct Shared {
     /// Of the restored checkpoint.
     pub(crate) restored: Option<Epoch>,
     pub(crate) snapshots: Vec<StateSnapshot>,
+    pub(crate) items: Vec<ItemsSnapshot>,
+    /// What the paths of snapshots are relative to.
+    pub(crate) checkpoints: PathBuf,
     /// Of each keyed operator's subtask.
     pub(crate) cache_bytes: usize,
     pub(crate) cache_rows: Option<usize>,
@@ -157,6 +162,19 @@ impl Assemble for Assembly<'_> {
             cache_bytes: shared.cache_bytes,
             cache_rows: shared.cache_rows,
         })
+    }
+
+    fn items(&mut self, node: usize, layout: ItemsLayout) -> ItemsStore {
+        let (shared, cx) = (self.shared, self.context(node));
+        ItemsStore {
+            checkpoints: shared.checkpoints.clone(),
+            attempt: cx.attempt,
+            operator: cx.name.to_string(),
+            subtask: cx.subtask,
+            parallelism: cx.parallelism,
+            layout,
+            restore: shared.items.iter().filter(|i| i.operator == *cx.name).cloned().collect(),
+        }
     }
 
     fn lanes(&mut self, exchange: usize) -> Vec<AnySend> {

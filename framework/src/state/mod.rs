@@ -10,6 +10,8 @@
 //! | spill | rows that were evicted before a fold had them | `spill.rs` |
 //! | base | all rows as of a decided epoch, folded from deltas | `base.rs`, `fold.rs`, `sorter.rs` |
 //!
+//! Operators without keys have a list of items instead: `items.rs`.
+//!
 //! `handle.rs` has the handles, `row.rs` the bytes of a row, `snapshot.rs` what a manifest says of all this,
 //! `backend.rs` the contract between the table and storage, `disk.rs` the backend on RocksDB, `restore.rs` how it is
 //! opened.
@@ -26,6 +28,7 @@ mod diskless;
 #[cfg(feature = "rocksdb")]
 mod fold;
 mod handle;
+pub(crate) mod items;
 #[cfg(feature = "rocksdb")]
 mod restore;
 #[cfg(feature = "rocksdb")]

@@ -1,4 +1,4 @@
-//! What a manifest says of keyed state: which files hold it, and how its bytes are to be read. How the files are
+//! What a manifest says of state: which files hold it, and how its bytes are to be read. How the files are
 //! written is in `delta.rs` and `fold.rs`.
 
 use crate::Epoch;
@@ -56,6 +56,27 @@ impl StateSnapshot {
     pub(crate) fn files(&self) -> impl Iterator<Item = &FileRef> {
         self.base.iter().flat_map(|b| &b.files).chain(self.deltas.iter().map(|d| &d.file))
     }
+}
+
+/// The items of one subtask of an un-keyed operator. Subtasks without items have none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ItemsSnapshot {
+    /// The name of the operator.
+    pub(crate) operator: String,
+    /// Which subtask kept them.
+    pub(crate) subtask: usize,
+    /// How many subtasks the operator had.
+    pub(crate) parallelism: usize,
+    /// How an item is encoded; 1 is bincode 2, standard configuration.
+    pub(crate) codec: u8,
+    /// The schema version of the items.
+    pub(crate) version: u32,
+    /// The shape of an item.
+    pub(crate) shape: ShapeRef,
+    /// How many.
+    pub(crate) items: u64,
+    /// The file that holds them, in their order.
+    pub(crate) file: FileRef,
 }
 
 /// How one operator's rows are to be read.

@@ -13,6 +13,7 @@ pub(crate) trait Branch {
     fn on_batch(&mut self, batch: &mut dyn Any) -> Result<(), Error>;
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error>;
     fn on_idle(&mut self) -> Result<(), Error>;
+    fn on_announced(&mut self, epoch: Epoch);
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error>;
     fn on_end(&mut self) -> Result<(), Error>;
     fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error>;
@@ -33,6 +34,9 @@ impl<T: 'static> Branch for Box<dyn Stage<T>> {
     }
     fn on_idle(&mut self) -> Result<(), Error> {
         (**self).on_idle()
+    }
+    fn on_announced(&mut self, epoch: Epoch) {
+        (**self).on_announced(epoch);
     }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         (**self).on_barrier(epoch)
@@ -121,6 +125,9 @@ impl<T: Deal, C: Chain<T>> Stage<C::In> for BranchStage<C, T> {
     }
     fn on_idle(&mut self) -> Result<(), Error> {
         self.each(|branch| branch.on_idle())
+    }
+    fn on_announced(&mut self, epoch: Epoch) {
+        self.branches.iter_mut().for_each(|branch| branch.on_announced(epoch));
     }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.each(|branch| branch.on_barrier(epoch))

@@ -122,7 +122,8 @@ impl<T: 'static> Subtask<T> {
             while let Poll::Ready(command) = commands.poll_recv(cx) {
                 match command {
                     Some(Command::Decided(epoch)) => stage.on_decided(epoch)?,
-                    Some(Command::Run | Command::Barrier(_)) => {}
+                    Some(Command::Barrier(epoch)) => stage.on_announced(epoch),
+                    Some(Command::Run) => {}
                     Some(Command::End) | None => return Poll::Ready(Ok(None)),
                 }
             }
@@ -146,7 +147,8 @@ impl<T: 'static> Subtask<T> {
                 match command {
                     Command::Decided(epoch) => stage.on_decided(epoch)?,
                     Command::End => *leaving = true,
-                    Command::Run | Command::Barrier(_) => {}
+                    Command::Barrier(epoch) => stage.on_announced(epoch),
+                    Command::Run => {}
                 }
             }
             if *leaving { Poll::Ready(Ok(())) } else { stage.poll_ready(all, cx) }

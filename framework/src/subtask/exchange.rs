@@ -57,6 +57,22 @@ impl<T> Target<T> {
         Self { batch: Batch::default(), sender, oldest, newest, replaced: 0, told: Timestamp::MIN }
     }
 
+    /// Takes a whole batch and leaves it empty.
+    fn put(&mut self, batch: &mut Batch<T>) {
+        if self.batch.is_empty() {
+            std::mem::swap(&mut self.batch, batch);
+        } else {
+            self.batch.values.append(&mut batch.values);
+            self.batch.times.append(&mut batch.times);
+        }
+        batch.clear();
+    }
+
+    fn put_copies(&mut self, batch: &Batch<T>, clone: fn(&T) -> T) {
+        self.batch.values.extend(batch.values.iter().map(clone));
+        self.batch.times.extend_from_slice(&batch.times);
+    }
+
     fn poll_flush(&mut self, flush: Flush, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let marked = self.oldest.is_some() && (flush == Flush::Marked || self.replaced >= LATE);
@@ -286,39 +302,55 @@ impl<T, C: Chain<T>, K, F: HashOf<T, K>> Stage<C::In> for KeyedWriter<C, T, K, F
     }
 }
 
-/// An exchange without keys: batch by batch, to the subtask with the same number or to each in turn.
+/// An exchange without keys: batch by batch, to the subtask with the same number, to each in turn or to all.
 pub(crate) struct BatchWriter<T> {
     targets: Vec<Target<T>>,
-    /// The target of the next batch.
-    at: usize,
-    rotate: bool,
+    to: To<T>,
+}
+
+/// Where a batch goes.
+enum To<T> {
+    /// To the target with this number.
+    One(usize),
+    /// To the target with this number, and the next one to the next.
+    Turn(usize),
+    /// To all, cloned for all but the last.
+    All(fn(&T) -> T),
 }
 
 impl<T> BatchWriter<T> {
     /// To one lane only.
     pub(crate) fn forward(sender: Sender<T>) -> Self {
-        Self { targets: vec![Target::new(sender)], at: 0, rotate: false }
+        Self { targets: vec![Target::new(sender)], to: To::One(0) }
     }
 
     /// To each lane in turn, from `first` on.
     pub(crate) fn rebalance(senders: Vec<Sender<T>>, first: usize) -> Self {
         let at = first % senders.len().max(1);
-        Self { targets: senders.into_iter().map(Target::new).collect(), at, rotate: true }
+        Self { targets: senders.into_iter().map(Target::new).collect(), to: To::Turn(at) }
+    }
+
+    /// To all lanes.
+    pub(crate) fn broadcast(senders: Vec<Sender<T>>, clone: fn(&T) -> T) -> Self {
+        Self { targets: senders.into_iter().map(Target::new).collect(), to: To::All(clone) }
     }
 }
 
 impl<T> Stage<T> for BatchWriter<T> {
     fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
-        let target = &mut self.targets[self.at].batch;
-        if target.is_empty() {
-            std::mem::swap(target, batch);
-        } else {
-            target.values.append(&mut batch.values);
-            target.times.append(&mut batch.times);
-            batch.clear();
-        }
-        if self.rotate {
-            self.at = (self.at + 1) % self.targets.len();
+        let targets = &mut self.targets;
+        match &mut self.to {
+            To::One(at) => targets[*at].put(batch),
+            To::Turn(at) => {
+                targets[*at].put(batch);
+                *at = (*at + 1) % targets.len();
+            }
+            To::All(clone) => {
+                if let Some((last, others)) = targets.split_last_mut() {
+                    others.iter_mut().for_each(|target| target.put_copies(batch, *clone));
+                    last.put(batch);
+                }
+            }
         }
         Ok(())
     }

@@ -11,6 +11,7 @@
 //! | `gate.rs`, `marks.rs` | alignment of barriers and of watermarks; watermarks of several inputs as one |
 //! | `source.rs`, `drive.rs` | the two loops: at a source, behind an inbox |
 //! | `process.rs` | keyed operators on the row table |
+//! | `operator.rs` | operators without keys: calls, items |
 //! | `sink.rs` | the sink driver: write, prepare, hold back, commit |
 //! | `report.rs` | what subtasks tell the coordinator, and are told by it |
 
@@ -20,6 +21,7 @@ mod exchange;
 mod gate;
 mod inbox;
 mod marks;
+mod operator;
 mod process;
 mod report;
 mod sink;
@@ -31,6 +33,7 @@ pub(crate) use drive::drive;
 pub(crate) use exchange::{BatchWriter, Borrowed, Computed, HashOf, KeyedParts, KeyedWriter};
 pub(crate) use gate::GateSpec;
 pub(crate) use inbox::{Receiver, Sender, inbox};
+pub(crate) use operator::OperatorStage;
 pub(crate) use process::{KeyOf, ProcessStage, StateContext};
 pub(crate) use report::{Command, Commands, Counters, Report, Reports, StageContext};
 pub(crate) use sink::SinkStage;

@@ -411,6 +411,10 @@ impl<P: Process> Stage<P::In> for ProcessStage<P> {
         self.next.on_idle()
     }
 
+    fn on_announced(&mut self, epoch: Epoch) {
+        self.next.on_announced(epoch);
+    }
+
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         let start = clock::now();
         self.next.on_barrier(epoch)?;

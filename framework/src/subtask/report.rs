@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 pub(crate) enum Command {
     /// Sources: let records flow.
     Run,
-    /// Sources: the epoch is over.
+    /// Sources: the epoch is over. Others: it will be, the barrier comes by the lanes.
     Barrier(Epoch),
     /// The checkpoint is decided: sinks commit, sources may show their offsets.
     Decided(Epoch),
@@ -31,8 +31,11 @@ pub(crate) enum Report {
     Part { participant: usize, epoch: Epoch, part: Part },
     /// The sink has made the epoch visible.
     Committed { participant: usize, epoch: Epoch },
-    /// A source has read something, for the first time since the start or since its last barrier.
+    /// A source has read something, or an operator without keys has emitted something: for the first time since the
+    /// start or since its last barrier.
     Progress,
+    /// An operator without keys has something under way since before its last barrier or since the restored checkpoint.
+    Owing,
     /// The source will bring nothing more.
     Ended(usize),
     /// The attempt is over.

@@ -208,6 +208,7 @@ impl<S: Source> Driver<S> {
     }
 
     async fn barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
+        self.stage.on_announced(epoch);
         self.ready(true).await?;
         let place = || self.context.place("source");
         let mut offsets = Vec::with_capacity(self.splits.len());
@@ -252,7 +253,12 @@ impl<S: Source> Driver<S> {
                         unseen.push_back(epoch);
                     }
                     Command::End => *leaving = true,
-                    other => waiting.push_back(other),
+                    other => {
+                        if let Command::Barrier(epoch) = other {
+                            stage.on_announced(epoch);
+                        }
+                        waiting.push_back(other);
+                    }
                 }
             }
             if *leaving { Poll::Ready(Ok(())) } else { stage.poll_ready(all, cx) }

@@ -15,6 +15,9 @@ pub(crate) trait Stage<I> {
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error>;
     /// Nothing comes for now: nobody need wait for the watermark of this input. The next record or watermark ends it.
     fn on_idle(&mut self) -> Result<(), Error>;
+    /// The barrier of this epoch is on its way, or has passed already. What keeps records back because it has as many
+    /// as it wants takes those before the barrier all the same, so that the barrier does not wait behind them.
+    fn on_announced(&mut self, _: Epoch) {}
     /// The epoch is over. Passes the barrier on first, then freezes what this stage keeps.
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error>;
     /// No record follows; barriers still do.
@@ -145,6 +148,9 @@ impl<T: 'static, C: Chain<T>> Stage<C::In> for ChainStage<C, T> {
     fn on_idle(&mut self) -> Result<(), Error> {
         self.next.on_idle()
     }
+    fn on_announced(&mut self, epoch: Epoch) {
+        self.next.on_announced(epoch);
+    }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.next.on_barrier(epoch)
     }
@@ -205,6 +211,9 @@ impl<T> Stage<T> for FanOut<T> {
     }
     fn on_idle(&mut self) -> Result<(), Error> {
         self.each(|next| next.on_idle())
+    }
+    fn on_announced(&mut self, epoch: Epoch) {
+        self.next.iter_mut().for_each(|next| next.on_announced(epoch));
     }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.each(|next| next.on_barrier(epoch))

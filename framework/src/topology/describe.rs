@@ -32,6 +32,7 @@ impl Plan {
             None => "direct",
             Some(Link::Hash) => "hash",
             Some(Link::Rebalance) => "rebalance",
+            Some(Link::Broadcast) => "broadcast",
             Some(Link::Forward | Link::Direct) => "forward",
         }
     }

@@ -1,6 +1,6 @@
 //! The logical graph: what the user wrote, untyped. Which parts of it run together is decided in `plan.rs`.
 
-use super::node::{BranchesNode, Edge, OperatorNode, ProcessNodeSpec, SinkNode, SourceNode};
+use super::node::{BranchesNode, Edge, ItemsNode, OperatorNode, ProcessNodeSpec, SinkNode, SourceNode};
 use std::collections::BTreeSet;
 use std::panic::Location;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub(crate) enum Link {
     Forward,
     /// Batch by batch to each subtask in turn.
     Rebalance,
+    /// Every record to every subtask.
+    Broadcast,
 }
 
 /// What a node is, typed inside.
@@ -38,6 +40,8 @@ pub(crate) enum Kind {
     Branches(Arc<dyn BranchesNode>),
     /// Keyed, with state.
     Process(Arc<dyn ProcessNodeSpec>),
+    /// Without keys, with items.
+    Operator(Arc<dyn ItemsNode>),
     /// Several streams that become one, or one that is dealt out anew.
     Merge,
     Sink(Arc<dyn SinkNode>),

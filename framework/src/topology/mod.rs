@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `stream.rs`, `keyed.rs` | [`Topology`], [`Stream`], [`KeyedStream`]: each method adds a node |
+//! | `stream.rs`, `keyed.rs`, `operator.rs` | [`Topology`], [`Stream`], [`KeyedStream`]: each method adds a node |
 //! | `branch.rs` | `split`, `or_fail`, `or_skip` |
 //! | `graph.rs` | the logical graph, untyped; mistakes are collected in `validate.rs` |
 //! | `node.rs` | nodes and edges, typed inside: how each becomes a stage |
@@ -16,6 +16,7 @@ mod describe;
 mod graph;
 mod keyed;
 mod node;
+mod operator;
 mod plan;
 mod stream;
 mod validate;

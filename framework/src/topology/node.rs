@@ -2,12 +2,13 @@
 //! record types again.
 
 use crate::operator::{Chain, Deal, DecisionLog, SinkContext};
-use crate::operator::{Process, RecordOf, Sink, SinkWriter, Source, SplitOf, Visible};
+use crate::operator::{Operator, Process, RecordOf, Sink, SinkWriter, Source, SplitOf, Visible};
 use crate::state::Layout;
+use crate::state::items::{ItemsLayout, ItemsStore};
 use crate::subtask::{
     AnyStage, Assignment, BatchWriter, Branch, BranchStage, ChainStage, Commands, Discard, FanOut, GateSpec, HashOf,
-    KeyOf, KeyedParts, KeyedWriter, ProcessStage, Receiver, Sender, SinkStage, StageContext, StateContext, drive,
-    drive_source, erase, inbox, mismatch, typed,
+    KeyOf, KeyedParts, KeyedWriter, OperatorStage, ProcessStage, Receiver, Sender, SinkStage, StageContext,
+    StateContext, drive, drive_source, erase, inbox, mismatch, typed,
 };
 use crate::{BoxError, Error, Key};
 use futures::FutureExt;
@@ -62,6 +63,8 @@ pub(crate) trait Edge: Send + Sync {
     fn inbox(&self, lanes: usize) -> (Vec<AnySend>, AnySend);
     /// The end of a subtask that hands its records to others without keys; one lane forwards, several rotate.
     fn writer(&self, lanes: Vec<AnySend>, first: usize) -> Result<AnyStage, Error>;
+    /// The end of a subtask whose records go to all lanes.
+    fn broadcaster(&self, lanes: Vec<AnySend>) -> Result<AnyStage, Error>;
     /// One stage of several.
     fn fan_out(&self, next: Vec<AnyStage>) -> Result<AnyStage, Error>;
     /// The stage of a branch.
@@ -99,6 +102,12 @@ impl<T: Send + 'static> Edge for Of<T> {
                 erase(BatchWriter::rebalance(senders, first))
             }
         })
+    }
+
+    fn broadcaster(&self, lanes: Vec<AnySend>) -> Result<AnyStage, Error> {
+        let clone = self.0.get().ok_or_else(mismatch::<T>)?;
+        let senders = lanes.into_iter().map(lane).collect::<Result<_, _>>()?;
+        Ok(erase(BatchWriter::broadcast(senders, *clone)))
     }
 
     fn fan_out(&self, mut next: Vec<AnyStage>) -> Result<AnyStage, Error> {
@@ -278,6 +287,28 @@ impl<P: Process> ProcessNodeSpec for ProcessOf<P> {
         let next = typed::<P::Out>(next.stage()?)?;
         let (process, key_of) = (self.process.clone(), self.key_of.clone());
         Ok(erase(ProcessStage::new(process, key_of, state, self.timed, next, cx.clone())))
+    }
+}
+
+/// An operator without keys.
+pub(crate) trait ItemsNode: Send + Sync {
+    /// What its items are.
+    fn layout(&self) -> ItemsLayout;
+    fn stage(&self, items: ItemsStore, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error>;
+}
+
+pub(crate) struct OperatorOf<F> {
+    pub(crate) make: F,
+    pub(crate) timed: bool,
+}
+
+impl<O: Operator, F: Fn() -> O + Send + Sync> ItemsNode for OperatorOf<F> {
+    fn layout(&self) -> ItemsLayout {
+        ItemsLayout::of::<O::Item>()
+    }
+    fn stage(&self, items: ItemsStore, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
+        let next = typed::<O::Out>(next.stage()?)?;
+        Ok(erase(OperatorStage::new((self.make)(), items, self.timed, next, cx.clone())?))
     }
 }
 

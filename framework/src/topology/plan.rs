@@ -5,6 +5,7 @@
 
 use super::graph::{Graph, Kind, Link, Port};
 use super::node::{AnySend, Outputs};
+use crate::state::items::{ItemsLayout, ItemsStore};
 use crate::subtask::{AnyStage, StageContext, StateContext};
 use crate::{Error, ErrorKind};
 
@@ -43,6 +44,8 @@ pub(crate) trait Assemble {
     fn context(&mut self, node: usize) -> StageContext;
     /// The state of a keyed operator in the subtask at hand.
     fn state(&mut self, node: usize) -> Result<StateContext, Error>;
+    /// The items of an operator without keys in the subtask at hand.
+    fn items(&mut self, node: usize, layout: ItemsLayout) -> ItemsStore;
     /// The lanes of an exchange that begin in the subtask at hand.
     fn lanes(&mut self, exchange: usize) -> Vec<AnySend>;
 }
@@ -104,8 +107,11 @@ impl Plan {
         }
         let mut next = Vec::new();
         for exchange in self.exchanges_from(port, |link| link != Link::Hash) {
-            let first = assemble.context(node).subtask;
-            next.push(edge.writer(assemble.lanes(exchange), first)?);
+            let lanes = assemble.lanes(exchange);
+            next.push(match self.exchanges[exchange].link {
+                Link::Broadcast => edge.broadcaster(lanes)?,
+                _ => edge.writer(lanes, assemble.context(node).subtask)?,
+            });
         }
         for (reader, _) in self.graph.readers(port) {
             if self.task_of[reader] == self.task_of[node] && self.graph.nodes[reader].link == Link::Direct {
@@ -138,6 +144,10 @@ impl Plan {
             Kind::Process(process) => {
                 let state = assemble.state(node)?;
                 process.stage(state, self.outputs(node, assemble)?, &context)
+            }
+            Kind::Operator(operator) => {
+                let items = assemble.items(node, operator.layout());
+                operator.stage(items, self.outputs(node, assemble)?, &context)
             }
             Kind::Merge => match self.outputs(node, assemble)? {
                 Outputs::Stage(stage) => Ok(stage),

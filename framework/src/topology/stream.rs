@@ -67,7 +67,7 @@ impl Topology {
     }
 
     #[track_caller]
-    fn merge<T: Send + 'static>(&self, what: &'static str, inputs: Vec<Port>, link: Link) -> Stream<T> {
+    pub(crate) fn merge<T: Send + 'static>(&self, what: &'static str, inputs: Vec<Port>, link: Link) -> Stream<T> {
         let timed = inputs.iter().any(|p| self.graph.borrow().nodes[p.node].timed);
         self.add(NewNode { name: None, what, kind: Kind::Merge, inputs, link }, timed)
     }
@@ -372,6 +372,15 @@ impl<T: Send + 'static> Stream<T> {
         let timed = topology.is_timed(port);
         let new = NewNode { name, what, kind, inputs: vec![port], link: Link::Direct };
         let _: Stream<T> = topology.add(new, timed);
+    }
+
+    /// The records may be given to several readers.
+    pub(crate) fn cloned(self) -> Self
+    where
+        T: Clone,
+    {
+        self.edge.cloned().get_or_init(|| T::clone);
+        self
     }
 
     pub(crate) fn into_parts(self) -> (Topology, Port) {

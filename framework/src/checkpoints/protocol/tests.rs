@@ -113,6 +113,29 @@ fn going_back_is_announced_before_records() {
 }
 
 #[test]
+fn a_job_does_not_end_while_results_are_to_come() {
+    let mut script = Script::running(5);
+    script.check(Event::Owing, "");
+    script.at(500, Event::Tick, "");
+    assert_eq!(script.coordinator.deadline(), None, "no reason for a checkpoint now");
+    script.ended("barrier 6");
+    script.complete(6, "collect 6, end");
+
+    let mut script = Script::running(5);
+    script.check(Event::Progress, "");
+    script.at(100, Event::Tick, "barrier 6");
+    script.check(Event::Owing, "");
+    script.ended("");
+    script.complete(6, "collect 6, barrier 7");
+    script.complete(7, "collect 7, end");
+
+    // who is stopped goes on next time
+    let mut script = Script::running(5);
+    script.check(Event::Owing, "");
+    script.check(Event::Stop, "end");
+}
+
+#[test]
 fn the_newest_restored_runs_at_once() {
     let mut script = Script::running(5);
     script.at(500, Event::Tick, "");
