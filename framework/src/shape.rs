@@ -53,6 +53,16 @@ pub struct Shape {
     pub(crate) fingerprint: u64,
 }
 
+impl Shape {
+    /// Of something that consists of parts, such as a collection.
+    pub(crate) fn of_parts(name: &str, parts: &[Shape]) -> Self {
+        let texts: Vec<&str> = parts.iter().map(|part| &*part.text).collect();
+        let prints: Vec<String> = parts.iter().map(|part| format!("{:016x}", part.fingerprint)).collect();
+        let fingerprint = xxh3_64(format!("{name}<{}>", prints.join(",")).as_bytes());
+        Self { text: format!("{name}<{}>", texts.join(",")), fingerprint }
+    }
+}
+
 /// The shape of `T`: equal for equal types in every build; different if a name, an order, a width or a variant differs.
 ///
 /// Never panics (a panic of the type's own code is caught) and always ends. Of a type that refuses all dummy values it

@@ -9,10 +9,10 @@ mod branches;
 mod field;
 
 use field::Field;
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Data, DeriveInput, Error, Fields, FieldsNamed, parse_macro_input};
+use syn::{Data, DeriveInput, Error, Fields, FieldsNamed, Ident, parse_macro_input};
 
 /// Makes a struct the row of one key: every field is a state handle, and its name is the name of the state.
 ///
@@ -106,6 +106,18 @@ fn implement(input: &DeriveInput, fields: &[Field<'_>], root: &TokenStream) -> T
     let specs =
         fields.iter().map(|Field { ty, label, version, .. }| quote!(#root::state::Field::of::<#ty>(#label, #version)));
     let opens = fields.iter().map(|Field { ident, ty, .. }| quote!(#ident: <#ty as #root::state::Handle>::open()));
+    let lends = ["enter", "leave"].map(|call| {
+        let call = Ident::new(call, Span::call_site());
+        let each = fields
+            .iter()
+            .map(|Field { ident, .. }| quote!(#root::state::Handle::#call(&mut self.#ident, &mut desk.#ident, here);));
+        quote! {
+            #[inline(always)]
+            fn #call(&mut self, desk: &mut Self, here: &#root::state::Here) {
+                #(#each)*
+            }
+        }
+    });
     let visits = fields
         .iter()
         .enumerate()
@@ -138,6 +150,7 @@ fn implement(input: &DeriveInput, fields: &[Field<'_>], root: &TokenStream) -> T
             fn visit_mut(&mut self, visitor: &mut impl #root::state::VisitorMut) {
                 #(#visits_mut)*
             }
+            #(#lends)*
         }
     }
 }

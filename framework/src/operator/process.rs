@@ -1,6 +1,6 @@
 //! Keyed operators with state: the contract, and what it is handed.
 
-use crate::state::State;
+use crate::state::{State, Wanted};
 use crate::{Batch, BoxError, Key, Timestamp};
 
 /// Keyed, with state, synchronous: the runtime has the state of the whole batch at hand before it calls, so nobody
@@ -32,6 +32,45 @@ pub trait Process: Send + Sync + 'static {
         state: &mut Self::State,
         cx: &mut Context<'_, Self::Key, Self::Out>,
     ) -> Result<(), BoxError>;
+
+    /// Says which entries of maps [`on_record`](Self::on_record) will look at, before it is called for any record of
+    /// the batch: those that are not in memory are then read together, and not one by one while the worker waits.
+    /// Nothing by default; worth it when a map is larger than memory. Asked for entries only while some are not in
+    /// memory.
+    ///
+    /// ```
+    /// # use millstream_framework::{BoxError, Context, Process, state::{MapState, State, Wanted}};
+    /// #[derive(State)]
+    /// struct Seen {
+    ///     shops: MapState<String, u32>,
+    /// }
+    ///
+    /// struct CountShops;
+    /// impl Process for CountShops {
+    ///     type Key = u64;
+    ///     type In = (u64, String);
+    ///     type Out = u32;
+    ///     type State = Seen;
+    ///     fn on_record(
+    ///         &self,
+    ///         (_, shop): (u64, String),
+    ///         seen: &mut Seen,
+    ///         cx: &mut Context<'_, u64, u32>,
+    ///     ) -> Result<(), BoxError> {
+    ///         let visits = seen.shops.or_default(shop);
+    ///         *visits += 1;
+    ///         cx.emit(*visits);
+    ///         Ok(())
+    ///     }
+    ///     fn prefetch(&self, (_, shop): &(u64, String), wanted: &mut Wanted<'_, Seen>) {
+    ///         wanted.entry(|seen| &seen.shops, shop);
+    ///     }
+    /// }
+    /// ```
+    #[inline]
+    fn prefetch(&self, record: &Self::In, wanted: &mut Wanted<'_, Self::State>) {
+        let _ = (record, wanted);
+    }
 }
 
 /// The key, the time, and the way out.

@@ -186,14 +186,13 @@ fn fit(plan: &Plan, manifest: Option<&Manifest>) -> Result<Vec<OperatorStates>, 
     }
     manifest.map_or(Ok(()), |m| fit_items(plan, m))?;
     let known = manifest.map_or(&[][..], |m| &m.operators[..]);
-    let mut next = known.iter().map(|o| o.table + 1).max().unwrap_or(0);
+    let tables = known.iter().flat_map(|o| o.states.iter().flat_map(|s| s.table).chain([o.table]));
+    let mut next = tables.map(|table| u32::from(table) + 1).max().unwrap_or(0);
     let mut operators = Vec::new();
     for node in nodes {
         let (Some(name), Kind::Process(process)) = (&node.name, &node.kind) else { continue };
         let old = known.iter().find(|o| o.operator == *name);
-        let table = old.map_or(next, |o| o.table);
-        next = next.max(table + 1);
-        operators.push(process.layout().reconcile(name, table, old)?);
+        operators.push(process.layout().reconcile(name, &mut next, old)?);
     }
     Ok(operators)
 }

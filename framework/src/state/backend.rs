@@ -5,11 +5,12 @@
 //! topologies without state run and others compile.
 //!
 //! Keys are `[table u16 BE][key group u16 BE][order-preserving key bytes]`, and the backend reads the key group only. A
-//! value is the bytes of a row, opaque here, and no bytes at all say that the row is gone.
+//! table is the rows of an operator, or the entries of one of its collections, whose keys are those of row and entry
+//! one after the other. A value is the bytes of a row, opaque here, and no bytes at all say that the row is gone.
 //!
 //! What an operator does with it, epoch by epoch:
 //!
-//! 1. `get_many` for the rows of a batch that the table does not hold, unless `is_empty`.
+//! 1. `get_many` for the rows of a batch that the table does not hold, unless `is_empty`; `scan` for a range of keys.
 //! 2. At barrier n the table is frozen; `put(n, ..)` for each row that epoch n changed, between batches.
 //! 3. A row that leaves the table: nothing is to be done if `may_drop` its epoch. Otherwise `spill` it and, if it is
 //!    dirty, `put` it into the delta of its epoch, the running one included, for nobody comes back to it at the
@@ -88,6 +89,12 @@ impl Keys {
             }
         }
         Ok(())
+    }
+
+    /// Takes the last key away.
+    pub(crate) fn pop(&mut self) {
+        self.ends.pop();
+        self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
     }
 
     /// How many.

@@ -12,6 +12,7 @@ use super::delta::Piece;
 use super::fold;
 use super::restore;
 use super::rocks::Tuning;
+use super::scan::Run;
 use super::spill;
 use super::store::{Limits, Shared, Store, lock, sync_directory};
 use super::syncer::{self, SYNCERS};
@@ -47,7 +48,12 @@ impl StateEnv {
         Self::start_with(data_dir, attempt, budget_bytes, Limits::PRODUCTION)
     }
 
-    fn start_with(dir: &Path, attempt: Attempt, budget_bytes: usize, limits: Limits) -> Result<Arc<Self>, Error> {
+    pub(super) fn start_with(
+        dir: &Path,
+        attempt: Attempt,
+        budget_bytes: usize,
+        limits: Limits,
+    ) -> Result<Arc<Self>, Error> {
         let live = dir.join(format!("live-{attempt}"));
         let checkpoints = dir.join(CHECKPOINTS);
         for path in [&live, &checkpoints.join("state")] {
@@ -199,6 +205,30 @@ impl Backend {
         }
     }
 
+    /// Shows the rows with keys in `from..to`, in their order, until `each` says false: key, the epoch that last
+    /// changed the row (0 for rows of base), row. Folds wait meanwhile, so it is for some hundreds of rows at a time.
+    /// Costs some 10 us, and less than 1 us per row with what is read in RocksDB's cache.
+    ///
+    /// # Errors
+    /// When the disk fails or is damaged; what `each` returns.
+    pub(crate) fn scan(
+        &mut self,
+        from: &[u8],
+        to: &[u8],
+        each: impl FnMut(&[u8], Epoch, &[u8]) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        if !self.on_disk || from >= to {
+            return Ok(());
+        }
+        self.write_spilled()?;
+        let store = &self.store;
+        let folded = store.folded();
+        // the fold gives the restored base up after it has made its own, and before it removes what was spilled
+        let restored = lock(&store.restored);
+        let base = || restored.as_ref().or_else(|| store.base.get()).map(|rocks| Run::of_disk(rocks, from, to));
+        store.spill.scan((from, to), folded, base, each)
+    }
+
     /// Appends an entry to the delta of `epoch`, the frozen or the running one: the closures append key and row to a
     /// buffer, no row bytes saying that the row is gone. No allocation. Waits when the disk is slower than its callers.
     ///
@@ -327,6 +357,16 @@ impl Backend {
         store.folding.store(true, SeqCst);
         // Fails only after the end of the attempt.
         let _ = self.env.folds.send(Some(Arc::clone(store)));
+    }
+
+    /// Waits until no fold is under way.
+    #[cfg(test)]
+    pub(super) fn wait_for_fold(&self) {
+        let end = crate::clock::now() + std::time::Duration::from_secs(20);
+        while self.store.folding.load(SeqCst) && self.store.failure().is_none() {
+            assert!(crate::clock::now() < end, "the fold does not end");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
 
     /// All changes of epochs up to this one are in `base`.

@@ -88,14 +88,6 @@ fn finish(backend: &mut Backend, reports: &Reports, epoch: Epoch) -> Result<Stat
     snapshot
 }
 
-fn wait_for_fold(backend: &Backend) {
-    let end = crate::clock::now() + PATIENCE;
-    while backend.store.folding.load(SeqCst) && backend.store.failure().is_none() {
-        assert!(crate::clock::now() < end, "the fold does not end");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
 /// All files are there and are what the manifest says.
 fn verify(dir: &Path, snapshot: &StateSnapshot) {
     for FileRef { path, bytes, checksum } in snapshot.files() {
@@ -376,7 +368,7 @@ impl World {
             Op::Finish => self.finish(),
             Op::Decide(oldest) => self.decide(oldest),
             // One that is to bring all rows keeps folds away until it is finished.
-            Op::WaitForFold => self.subs.iter().filter(|s| !s.whole).for_each(|s| wait_for_fold(&s.backend)),
+            Op::WaitForFold => self.subs.iter().filter(|s| !s.whole).for_each(|s| s.backend.wait_for_fold()),
             Op::Crash(parallelism) => self.crash(parallelism),
         }
     }
@@ -415,7 +407,7 @@ fn folds_bound_the_chain_and_empty_the_spill() {
         longest = longest.max(snapshot.deltas.len());
         backend.decided(epoch);
         if epoch % 5 == 0 {
-            wait_for_fold(&backend);
+            backend.wait_for_fold();
             assert!(backend.store.spill.generations() <= 2);
         }
     }
@@ -434,7 +426,7 @@ fn fold_three(backend: &mut Backend, reports: &Reports, first: Epoch) {
         finish(backend, reports, epoch).unwrap();
     }
     backend.decided(first + 2);
-    wait_for_fold(backend);
+    backend.wait_for_fold();
     assert_eq!(backend.folded(), first + 2);
 }
 
@@ -496,7 +488,7 @@ fn a_row_is_not_forgotten_while_the_spill_has_an_older_one() {
     put(&mut backend, 3, 4, b"r");
     finish(&mut backend, &reports, 3).unwrap();
     backend.decided(3);
-    wait_for_fold(&backend);
+    backend.wait_for_fold();
     assert!(backend.may_forget(2));
     assert_eq!(get(&mut backend, &[3]), BTreeMap::new());
 }
@@ -511,7 +503,7 @@ fn epochs_that_are_not_decided_stay_out_of_base() {
         finish(&mut backend, &reports, epoch).unwrap();
     }
     backend.decided(3);
-    wait_for_fold(&backend);
+    backend.wait_for_fold();
     let mut snapshot = finish(&mut backend, &reports, 6).unwrap();
     assert_eq!(snapshot.base.as_ref().unwrap().epoch, 3);
     assert_eq!(snapshot.deltas.iter().map(|d| d.epoch).collect::<Vec<_>>(), [4, 5]);
@@ -564,7 +556,7 @@ fn checkpoint(dir: &Path) -> StateSnapshot {
         (0..20).for_each(|k| put(&mut backend, epoch, k, &[epoch as u8; 30]));
         finish(&mut backend, &reports, epoch).unwrap();
         backend.decided(epoch);
-        wait_for_fold(&backend);
+        backend.wait_for_fold();
     }
     let snapshot = finish(&mut backend, &reports, 6).unwrap();
     assert!(snapshot.base.is_some() && !snapshot.deltas.is_empty());
@@ -649,7 +641,7 @@ fn a_failed_fold_fails_the_next_epoch() {
         std::fs::write(path, b"gone").unwrap();
     }
     backend.decided(3);
-    wait_for_fold(&backend);
+    backend.wait_for_fold();
     let error = backend.finish(4, false).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().contains("delta-1-"), "{error}");
@@ -689,7 +681,7 @@ fn much_state_with_a_small_budget() {
         finish(&mut backend, &reports, epoch).unwrap();
         backend.decided(epoch);
     }
-    wait_for_fold(&backend);
+    backend.wait_for_fold();
     let all_there = |backend: &mut Backend, groups: Range<u32>| {
         let mut keys = Keys::default();
         let mut count = 0;

@@ -61,6 +61,16 @@ impl Backend {
         Ok(())
     }
 
+    /// Shows nothing.
+    pub(crate) fn scan(
+        &mut self,
+        _: &[u8],
+        _: &[u8],
+        _: impl FnMut(&[u8], Epoch, &[u8]) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Remembers that there was a row to keep: `finish` must not claim a snapshot without it.
     #[inline]
     pub(crate) fn put(

@@ -1,8 +1,21 @@
-//! The handles of keyed state, and what `#[derive(State)]` implements. Where rows live is in `table.rs`.
+//! What `#[derive(State)]` implements, what a field of a row is, and the simplest one, [`ValueState`]. Collections are
+//! in `map.rs` and `list.rs`; where rows live is in `table.rs`.
+//!
+//! # Lending
+//!
+//! Entries of collections are no part of the row: they are rows of a table of their own, one for all keys. A subtask
+//! has one further instance of the [`State`] struct, the *desk*, whose cells hold these tables. Around each call of
+//! user code the tables are lent: [`State::enter`] moves them, a pointer each, from the desk into the row at hand and
+//! tells them whose row it is; [`State::leave`] takes them back. So user code has plain `&mut` and nobody shares
+//! anything. A cell that nobody lent a table, as in a test of a process function, makes one for itself.
 
-use crate::Data;
+use super::cache::unkept;
+use super::storage::TableSpec;
+
 use crate::codec::{self, CodecError};
+use crate::key::encode_key;
 use crate::shape::{Shape, shape_of};
+use crate::{Data, Epoch, Error, Key};
 use std::fmt;
 
 /// The row of one key: a struct whose fields are handles. Implemented by `#[derive(State)]` and for `()`.
@@ -20,6 +33,70 @@ pub trait State: Sized + 'static {
     fn visit(&self, visitor: &mut impl Visitor);
     /// Shows each field in order, to be changed.
     fn visit_mut(&mut self, visitor: &mut impl VisitorMut);
+    /// Takes the tables of collections from the desk: user code is about to see this row.
+    fn enter(&mut self, desk: &mut Self, here: &Here);
+    /// Gives the tables back.
+    fn leave(&mut self, desk: &mut Self, here: &Here);
+    /// Whether a field keeps something in a table of its own.
+    #[doc(hidden)]
+    const HAS_TABLES: bool = any(Self::FIELDS, true);
+    /// Whether a field keeps something in the row.
+    #[doc(hidden)]
+    const HAS_CELLS: bool = any(Self::FIELDS, false);
+}
+
+/// What a field is.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A value in the row.
+    Value,
+    /// Entries by key.
+    Map,
+    /// Entries by number, and in the row which numbers there are.
+    List,
+}
+
+impl Kind {
+    pub(crate) const fn has_table(self) -> bool {
+        matches!(self, Self::Map | Self::List)
+    }
+    const fn has_cell(self) -> bool {
+        matches!(self, Self::Value | Self::List)
+    }
+}
+
+/// Whether one of the fields has a table, and whether one has a cell: `for` is not for constants.
+const fn any(fields: &[Field], tables: bool) -> bool {
+    let mut i = 0;
+    while i < fields.len() {
+        let kind = fields[i].kind;
+        if (tables && kind.has_table()) || (!tables && kind.has_cell()) {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// Whose row is at hand.
+#[doc(hidden)]
+#[derive(Debug, Default)]
+pub struct Here {
+    /// The key group.
+    pub(crate) group: u32,
+    /// The key, as stored.
+    pub(crate) key: Vec<u8>,
+}
+
+impl Here {
+    /// It is this key's.
+    #[inline]
+    pub(crate) fn set<K: Key>(&mut self, group: u32, key: &K) -> Result<(), Error> {
+        self.group = group;
+        self.key.clear();
+        encode_key(key, &mut self.key).map_err(unkept)
+    }
 }
 
 /// Sees the fields of a row.
@@ -39,12 +116,15 @@ impl State for () {
     fn open() -> Self {}
     fn visit(&self, _: &mut impl Visitor) {}
     fn visit_mut(&mut self, _: &mut impl VisitorMut) {}
+    fn enter(&mut self, _: &mut Self, _: &Here) {}
+    fn leave(&mut self, _: &mut Self, _: &Here) {}
 }
 
-/// How a state was declared: its name, its schema version, and the shape of what it keeps.
+/// How a state was declared: its name, what it is, its schema version, and the shape of what it keeps.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
     pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
     pub(crate) version: u32,
     pub(crate) shape: fn() -> Shape,
 }
@@ -53,7 +133,7 @@ impl Field {
     /// Of a field of type `H`; for `#[derive(State)]`.
     #[must_use]
     pub const fn of<H: Handle>(name: &'static str, version: u32) -> Self {
-        Self { name, version, shape: H::shape }
+        Self { name, kind: H::KIND, version, shape: H::shape }
     }
 }
 
@@ -61,17 +141,20 @@ impl Field {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a state handle",
     label = "not a state handle",
-    note = "a field of a `#[derive(State)]` struct is a `ValueState<V>`; for a plain value write `ValueState<{Self}>`"
+    note = "a field of a `#[derive(State)]` struct is a `ValueState<V>`, `MapState<K, V>` or `ListState<V>`; for a plain value write `ValueState<{Self}>`"
 )]
 pub trait Handle: 'static {
+    #[doc(hidden)]
+    const KIND: Kind;
     /// With nothing in it.
     #[doc(hidden)]
     fn open() -> Self
     where
         Self: Sized;
+    /// Whether nothing is in the row's cell.
     #[doc(hidden)]
     fn is_empty(&self) -> bool;
-    /// Appends the field in its envelope.
+    /// Appends what is in the row's cell, in its envelope; nothing if that is empty.
     #[doc(hidden)]
     fn save(&self, id: u32, version: u32, into: &mut Vec<u8>) -> Result<(), CodecError>;
     /// Reads what `save` wrote into the envelope.
@@ -81,6 +164,50 @@ pub trait Handle: 'static {
     fn shape() -> Shape
     where
         Self: Sized;
+    /// Makes the table; only called of the desk.
+    #[doc(hidden)]
+    fn furnish(&mut self, spec: &TableSpec) {
+        let _ = spec;
+    }
+    /// The table, if one is here.
+    #[doc(hidden)]
+    fn table(&mut self) -> Option<&mut dyn Table> {
+        None
+    }
+    /// Takes the table from the desk.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn enter(&mut self, desk: &mut Self, here: &Here) {
+        let _ = (desk, here);
+    }
+    /// Gives the table back.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn leave(&mut self, desk: &mut Self, here: &Here) {
+        let _ = (desk, here);
+    }
+}
+
+/// What the runtime asks of a table, whatever it keeps. Errors of calls that return none are kept in what all tables of
+/// an operator share.
+#[doc(hidden)]
+pub trait Table {
+    /// The first two bytes of its keys.
+    fn id(&self) -> u16;
+    /// Ends the epoch. What it changed, or with `whole` all there is, is to be copied into its delta.
+    fn freeze(&mut self, whole: bool);
+    /// Copies a bounded number of frozen rows; true if there are more.
+    fn copy(&mut self) -> bool;
+    /// Drops rows without content among a bounded number; true if there is more to look at.
+    fn sweep(&mut self) -> bool;
+    /// Between batches: makes room.
+    fn settle(&mut self) -> Result<(), Error>;
+    /// Whether every row there is is in memory.
+    fn is_complete(&self) -> bool;
+    /// How many rows are in memory, and about how many bytes they take on disk.
+    fn size(&self) -> (usize, u64);
+    /// Puts what storage has of a key, or that it has nothing.
+    fn load(&mut self, group: u32, key: &[u8], found: Option<(Epoch, &[u8])>) -> Result<(), Error>;
 }
 
 /// One value per key. Setting nothing, or taking the value out, keeps nothing on disk.
@@ -135,6 +262,7 @@ impl<V: Data> ValueState<V> {
 }
 
 impl<V: Data> Handle for ValueState<V> {
+    const KIND: Kind = Kind::Value;
     fn open() -> Self {
         Self(None)
     }

@@ -19,21 +19,28 @@
 pub(crate) mod backend;
 #[cfg(feature = "rocksdb")]
 mod base;
+mod cache;
 #[cfg(feature = "rocksdb")]
 mod delta;
 #[cfg(feature = "rocksdb")]
 mod disk;
 #[cfg(not(feature = "rocksdb"))]
 mod diskless;
+mod entries;
 #[cfg(feature = "rocksdb")]
 mod fold;
 mod handle;
 pub(crate) mod items;
+pub(crate) mod keyed;
+mod list;
+mod map;
 #[cfg(feature = "rocksdb")]
 mod restore;
 #[cfg(feature = "rocksdb")]
 mod rocks;
 mod row;
+#[cfg(feature = "rocksdb")]
+mod scan;
 pub(crate) mod snapshot;
 #[cfg(feature = "rocksdb")]
 mod sorted;
@@ -41,18 +48,24 @@ mod sorted;
 mod sorter;
 #[cfg(feature = "rocksdb")]
 mod spill;
+mod storage;
 #[cfg(feature = "rocksdb")]
 mod store;
 #[cfg(feature = "rocksdb")]
 mod syncer;
 pub(crate) mod table;
+mod wanted;
 #[cfg(feature = "rocksdb")]
 mod writer;
 
 pub use millstream_derive::State;
 
-pub use handle::{Field, Handle, State, ValueState, Visitor, VisitorMut};
-pub(crate) use row::{Layout, RowLayout, is_empty};
+pub use handle::{Field, Handle, Here, Kind, State, Table, ValueState, Visitor, VisitorMut};
+pub use list::ListState;
+pub use map::MapState;
+pub(crate) use row::{Layout, RowLayout};
+pub use storage::TableSpec;
+pub use wanted::Wanted;
 
 /// The trait [`State`] without the derive macro of the same name: the facade has another macro.
 #[doc(hidden)]

@@ -171,6 +171,13 @@ impl Rocks {
         done.map_err(|e| failed(e, "add a file to", &self.path))
     }
 
+    /// The entries before `to`, in order, by way of the cache.
+    pub(super) fn range(&self, to: &[u8]) -> DBRawIterator<'_> {
+        let mut read = ReadOptions::default();
+        read.set_iterate_upper_bound(to);
+        self.db.raw_iterator_opt(read)
+    }
+
     /// All entries from front to back, past the cache.
     pub(super) fn scan(&self) -> DBRawIterator<'_> {
         let mut read = ReadOptions::default();

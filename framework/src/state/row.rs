@@ -4,7 +4,7 @@
 //! A row is the concatenation of its fields that hold something, each in its envelope; no bytes at all say that the row
 //! is gone. Field ids come from the manifest, so fields may change places, and new ones be added, without a migration.
 
-use super::handle::{Handle, State, Visitor, VisitorMut};
+use super::handle::{Field, Handle, Kind, State, Visitor, VisitorMut};
 use super::snapshot::{OperatorStates, ShapeRef, StateSpec};
 use crate::codec::{self, CodecError};
 use crate::shape::{Shape, shape_of};
@@ -21,27 +21,43 @@ impl From<Shape> for ShapeRef {
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     key: ShapeRef,
-    fields: Vec<(&'static str, u32, ShapeRef)>,
+    fields: Vec<Declared>,
+}
+
+/// A state as the program declares it.
+#[derive(Debug, Clone)]
+struct Declared {
+    name: &'static str,
+    kind: Kind,
+    version: u32,
+    shape: ShapeRef,
 }
 
 impl Layout {
     /// Of keys `K` and rows `S`.
     pub(crate) fn of<K: Key, S: State>() -> Self {
-        let fields = S::FIELDS.iter().map(|f| (f.name, f.version, (f.shape)().into())).collect();
-        Self { key: shape_of::<K>().into(), fields }
+        let declared =
+            |f: &Field| Declared { name: f.name, kind: f.kind, version: f.version, shape: (f.shape)().into() };
+        Self { key: shape_of::<K>().into(), fields: S::FIELDS.iter().map(declared).collect() }
     }
 
-    /// What the manifest is to say of `operator`, given what it said so far: known states keep their ids, new ones get
-    /// the next.
+    /// What the manifest is to say of `operator`, given what it said so far: known states keep their ids and tables,
+    /// new ones get the next. `next` is the first table that nobody has in the whole job.
     ///
     /// # Errors
     /// A refusal if the program cannot read what the checkpoint holds.
     pub(crate) fn reconcile(
         &self,
         operator: &str,
-        table: u16,
+        next: &mut u32,
         old: Option<&OperatorStates>,
     ) -> Result<OperatorStates, Error> {
+        let mut take = || {
+            let table = u16::try_from(*next);
+            *next += 1;
+            table.map_err(|_| Error::refused("the job has more than 65,536 tables of state: divide it"))
+        };
+        let table = old.map_or_else(&mut take, |old| Ok(old.table))?;
         let known = old.map_or(&[][..], |o| &o.states[..]);
         if let Some(old) = old
             && old.key.fingerprint != self.key.fingerprint
@@ -51,18 +67,23 @@ impl Layout {
                 "the keys of `{operator}` were `{was}` in the checkpoint and are `{is}` in the program: key it as before, or give the operator another name to start it empty"
             )));
         }
-        let mut next = known.iter().map(|s| s.id + 1).max().unwrap_or(0);
+        let mut next_id = known.iter().map(|s| s.id + 1).max().unwrap_or(0);
         let mut states = Vec::new();
-        for (name, version, shape) in &self.fields {
+        for Declared { name, kind, version, shape } in &self.fields {
             let found = known.iter().find(|s| s.name == *name);
             if let Some(found) = found {
                 check(operator, found, *version, shape)?;
             }
-            let id = found.map_or(next, |s| s.id);
-            next = next.max(id + 1);
+            let id = found.map_or(next_id, |s| s.id);
+            next_id = next_id.max(id + 1);
+            let table = match found.and_then(|s| s.table) {
+                None if kind.has_table() => Some(take()?),
+                table => table,
+            };
             states.push(StateSpec {
                 name: (*name).into(),
                 id,
+                table,
                 codec: codec::BINCODE,
                 version: *version,
                 shape: shape.clone(),
@@ -105,6 +126,8 @@ fn check(operator: &str, found: &StateSpec, version: u32, shape: &ShapeRef) -> R
 pub(crate) struct RowLayout {
     /// By index of the field: id and version.
     ids: Vec<(u32, u32)>,
+    /// By index of the field: the table of its own.
+    tables: Vec<Option<u16>>,
     /// Index by id.
     index: BTreeMap<u32, usize>,
 }
@@ -113,7 +136,18 @@ impl RowLayout {
     pub(crate) fn new(states: &OperatorStates) -> Self {
         let ids: Vec<_> = states.states.iter().map(|s| (s.id, s.version)).collect();
         let index = ids.iter().enumerate().map(|(i, (id, _))| (*id, i)).collect();
-        Self { ids, index }
+        Self { ids, tables: states.states.iter().map(|s| s.table).collect(), index }
+    }
+
+    /// How many fields have a table of their own.
+    pub(crate) fn tables(&self) -> usize {
+        self.tables.iter().flatten().count()
+    }
+
+    /// Id, version and table of a field that has one.
+    pub(crate) fn table(&self, index: usize) -> Option<(u32, u32, u16)> {
+        let (id, version) = self.ids.get(index)?;
+        Some((*id, *version, (*self.tables.get(index)?)?))
     }
 
     /// Appends the row; nothing if it is empty.

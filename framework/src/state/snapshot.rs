@@ -84,7 +84,7 @@ pub(crate) struct ItemsSnapshot {
 pub(crate) struct OperatorStates {
     /// The name of the operator.
     pub(crate) operator: String,
-    /// The first two bytes of its keys.
+    /// The first two bytes of the keys of its rows.
     pub(crate) table: u16,
     /// The shape of its key.
     pub(crate) key: ShapeRef,
@@ -99,6 +99,9 @@ pub(crate) struct StateSpec {
     pub(crate) name: String,
     /// What names it in the bytes of a row; never used for another state.
     pub(crate) id: u32,
+    /// The first two bytes of the keys of its entries, if it has a table of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) table: Option<u16>,
     /// How its payload is encoded; 1 is bincode 2, standard configuration.
     pub(crate) codec: u8,
     /// The schema version its user gave it.

@@ -62,6 +62,16 @@ impl Sorted {
         self.entries.iter().map(|e| (key_of(&self.buffer, e), value_of(&self.buffer, e)))
     }
 
+    /// The place of the first key that is not before `key`; sorted only.
+    pub(super) fn first_from(&self, key: &[u8]) -> usize {
+        self.entries.partition_point(|e| key_of(&self.buffer, e) < key)
+    }
+
+    /// Key and value at a place.
+    pub(super) fn at(&self, place: usize) -> Option<(&[u8], &[u8])> {
+        self.entries.get(place).map(|e| (key_of(&self.buffer, e), value_of(&self.buffer, e)))
+    }
+
     /// The value of `key`; sorted only.
     pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
         let prefix = prefix(key);
@@ -125,6 +135,8 @@ mod tests {
             prop_assert_eq!(sorted.iter().collect::<Vec<_>>(), map.clone().into_iter().collect::<Vec<_>>());
             for key in entries.iter().map(|(k, _)| &k[..]).chain([&[0, 0][..], &[4], &[0; 20]]) {
                 prop_assert_eq!(sorted.get(key), map.get(key).copied());
+                let first = sorted.at(sorted.first_from(key));
+                prop_assert_eq!(first, map.range(key..).next().map(|(k, v)| (*k, *v)));
             }
         }
     }

@@ -23,11 +23,14 @@
 //! Two generations may hold one key. The newer one has the row as of the same epoch or a later one; if the newer one is
 //! removed, its epoch was folded, hence that of the older one, too, and the older entry is ignored.
 //!
+//! All this holds for a range of keys, too: its iterators, each a snapshot, are made in the same order.
+//!
 //! A new generation is begun when a fold starts, so that the older ones stop growing and can be removed by the next
 //! fold at the latest: two or three are there at a time.
 
 use super::backend::Keys;
 use super::rocks::{Rocks, Tuning};
+use super::scan::{self, Run};
 use super::sorted::Sorted;
 use super::store::lock;
 use crate::{Epoch, Error};
@@ -95,7 +98,7 @@ pub(super) fn head(epoch: Epoch) -> [u8; 8] {
     epoch.to_be_bytes()
 }
 
-fn split_value(value: &[u8]) -> Option<(Epoch, &[u8])> {
+pub(super) fn split_value(value: &[u8]) -> Option<(Epoch, &[u8])> {
     let (epoch, row) = value.split_first_chunk()?;
     Some((Epoch::from_be_bytes(*epoch), row))
 }
@@ -213,6 +216,26 @@ impl Spill {
             })?;
         }
         Ok(())
+    }
+
+    /// Shows the rows of `from..to` in order, as [`scan::merge`] does; `base` is opened after the generations.
+    ///
+    /// # Errors
+    /// When the disk fails; what `each` returns.
+    pub(super) fn scan<'a>(
+        &'a self,
+        (from, to): (&[u8], &[u8]),
+        folded: Epoch,
+        base: impl FnOnce() -> Option<Run<'a>>,
+        each: impl FnMut(&[u8], Epoch, &[u8]) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let live = lock(&self.live);
+        let newest_first = live.generations.iter().rev().filter(|g| g.newest > folded);
+        let spilled = newest_first.map(|g| match &g.rows {
+            Rows::Disk(rocks) => Run::of_disk(rocks, from, to),
+            Rows::Memory(rows) => Run::of_memory(rows, from),
+        });
+        scan::merge(spilled.collect(), base(), (folded, to), each)
     }
 
     /// How many generations there are.

@@ -1,5 +1,5 @@
 //! The row table: the typed write-back cache of one operator's subtask. What is not in it is behind `backend.rs`; which
-//! rows are to be evicted, and when, is decided in `subtask/process.rs`.
+//! rows are to be evicted, and when, is decided in `cache.rs`.
 //!
 //! One open-addressing table per key group, key and state in the slot itself, so that a record touches one cache line.
 //! Groups grow one at a time, or a large table would stop the subtask for seconds. A slot holds the upper half of the
@@ -54,7 +54,7 @@ struct Group<K, S> {
     frozen: Vec<u64>,
 }
 
-/// Group and slot of a row; valid until a row is inserted or removed.
+/// Group and slot of a row; valid until a row is inserted or removed, with this table only.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place(u32, u32);
 
@@ -171,9 +171,9 @@ impl<K: Eq, S> RowTable<K, S> {
         }
     }
 
-    /// The row of `key`, or the slot where it would be.
+    /// The row whose key `is` knows, or the slot where it would be.
     #[inline(always)]
-    fn probe(&self, at: usize, tag: u32, key: &K) -> Result<usize, usize> {
+    fn probe(&self, at: usize, tag: u32, is: impl Fn(&K) -> bool) -> Result<usize, usize> {
         let slots = &self.groups[at].slots[..];
         let mask = slots.len() - 1;
         let home = Slot::<K, S>::home(tag, slots.len());
@@ -183,7 +183,7 @@ impl<K: Eq, S> RowTable<K, S> {
             let slot = &slots[i & mask];
             if slot.tag == tag
                 && let Some((k, _)) = &slot.row
-                && k == key
+                && is(k)
             {
                 return Ok(i);
             }
@@ -193,7 +193,7 @@ impl<K: Eq, S> RowTable<K, S> {
             let slot = &slots[i];
             if slot.tag == tag {
                 if let Some((k, _)) = &slot.row
-                    && k == key
+                    && is(k)
                 {
                     return Ok(i);
                 }
@@ -204,30 +204,34 @@ impl<K: Eq, S> RowTable<K, S> {
         }
     }
 
-    /// Whether there is a row of `key`.
+    /// Where the row is whose key `is` knows, if it is here.
     #[inline(always)]
-    pub(crate) fn contains(&self, hash: u64, key: &K) -> bool {
-        self.probe(self.group(hash), tag_of(hash), key).is_ok()
+    pub(crate) fn find(&self, hash: u64, is: impl Fn(&K) -> bool) -> Option<Place> {
+        let at = self.group(hash);
+        self.probe(at, tag_of(hash), is).ok().map(|i| Place(at as u32, i as u32))
     }
 
-    /// Where the row of `key` is; an empty, clean one is made if there is none.
+    /// Where the row is whose key `is` knows; if there is none, `make` gives key and row of a clean one.
     #[inline(always)]
-    pub(crate) fn locate(&mut self, hash: u64, key: &K, open: impl FnOnce() -> S) -> Place
-    where
-        K: Clone,
-    {
+    pub(crate) fn locate(&mut self, hash: u64, is: impl Fn(&K) -> bool, make: impl FnOnce() -> (K, S)) -> Place {
         let (at, tag) = (self.group(hash), tag_of(hash));
-        let i = match self.probe(at, tag, key) {
+        let i = match self.probe(at, tag, is) {
             Ok(i) => i,
-            Err(i) => self.insert(at, i, tag, 0, (key.clone(), open())),
+            Err(i) => self.insert(at, i, tag, 0, make()),
         };
         Place(at as u32, i as u32)
+    }
+
+    /// The row at a place, to be looked at.
+    #[inline(always)]
+    pub(crate) fn row(&self, place: Place) -> Option<(&K, &S)> {
+        self.groups[place.0 as usize].slots[place.1 as usize].row.as_ref().map(|(k, s)| (k, s))
     }
 
     /// Puts a row that was loaded from storage, unless there is one already.
     pub(crate) fn load(&mut self, hash: u64, stamp: Stamp, key: K, row: S) {
         let (at, tag) = (self.group(hash), tag_of(hash));
-        if let Err(i) = self.probe(at, tag, &key) {
+        if let Err(i) = self.probe(at, tag, |k| *k == key) {
             let i = self.insert(at, i, tag, stamp, (key, row));
             if stamp == self.stamp {
                 mark(&mut self.groups[at].dirty, i / BLOCK);
@@ -392,6 +396,11 @@ impl<K: Eq, S> RowTable<K, S> {
         Ok(removed)
     }
 
+    /// The keys of all rows, in no set order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.groups.iter().flat_map(|g| &g.slots).filter_map(|slot| slot.row.as_ref().map(|(key, _)| key))
+    }
+
     /// How many slots there are: a sweep over so many has seen each row.
     pub(crate) fn slots(&self) -> usize {
         self.groups.iter().map(|g| g.slots.len() + 1).sum()
@@ -473,7 +482,7 @@ mod tests {
                         if let Some((stamp, v)) = evicted.remove(&k) {
                             table.load(hash, stamp, k, v);
                         }
-                        let place = table.locate(hash, &k, || 0);
+                        let place = table.locate(hash, |key| *key == k, || (k, 0));
                         let (_, v) = table.touch(place, |_, k, v| if *v > 0 { disk.insert(*k, *v); });
                         *v += 1;
                         *model.entry(k).or_default() += 1;

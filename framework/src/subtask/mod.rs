@@ -34,7 +34,7 @@ pub(crate) use exchange::{BatchWriter, Borrowed, Computed, HashOf, KeyedParts, K
 pub(crate) use gate::GateSpec;
 pub(crate) use inbox::{Receiver, Sender, inbox};
 pub(crate) use operator::OperatorStage;
-pub(crate) use process::{KeyOf, ProcessStage, StateContext};
+pub(crate) use process::{KeyOf, ProcessStage};
 pub(crate) use report::{Command, Commands, Counters, Report, Reports, StageContext};
 pub(crate) use sink::SinkStage;
 pub(crate) use source::{Assignment, drive_source};

@@ -69,6 +69,8 @@ pub(crate) struct Counters {
     pub(crate) misses: AtomicU64,
     pub(crate) loaded: AtomicU64,
     pub(crate) evicted: AtomicU64,
+    /// Entries of collections that user code waited for, because nobody had asked for them (`Process::prefetch`).
+    pub(crate) blocking_misses: AtomicU64,
     /// The newest one.
     pub(crate) watermark: WatermarkCell,
 }

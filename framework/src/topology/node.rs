@@ -5,10 +5,11 @@ use crate::operator::{Chain, Deal, DecisionLog, SinkContext};
 use crate::operator::{Operator, Process, RecordOf, Sink, SinkWriter, Source, SplitOf, Visible};
 use crate::state::Layout;
 use crate::state::items::{ItemsLayout, ItemsStore};
+use crate::state::keyed::StateContext;
 use crate::subtask::{
     AnyStage, Assignment, BatchWriter, Branch, BranchStage, ChainStage, Commands, Discard, FanOut, GateSpec, HashOf,
-    KeyOf, KeyedParts, KeyedWriter, OperatorStage, ProcessStage, Receiver, Sender, SinkStage, StageContext,
-    StateContext, drive, drive_source, erase, inbox, mismatch, typed,
+    KeyOf, KeyedParts, KeyedWriter, OperatorStage, ProcessStage, Receiver, Sender, SinkStage, StageContext, drive,
+    drive_source, erase, inbox, mismatch, typed,
 };
 use crate::{BoxError, Error, Key};
 use futures::FutureExt;

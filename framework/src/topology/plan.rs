@@ -6,7 +6,8 @@
 use super::graph::{Graph, Kind, Link, Port};
 use super::node::{AnySend, Outputs};
 use crate::state::items::{ItemsLayout, ItemsStore};
-use crate::subtask::{AnyStage, StageContext, StateContext};
+use crate::state::keyed::StateContext;
+use crate::subtask::{AnyStage, StageContext};
 use crate::{Error, ErrorKind};
 
 /// A run of nodes in one subtask.

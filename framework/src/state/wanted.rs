@@ -1,0 +1,58 @@
+//! [`Wanted`]: what a process function says beforehand that it will look at, so that the entries of a whole batch are
+//! read together.
+
+use super::backend::Keys;
+use super::handle::Here;
+use super::map::MapState;
+use crate::{Data, Error, Key};
+use std::fmt;
+
+/// Takes down which entries a record will need; see [`Process::prefetch`](crate::Process::prefetch).
+pub struct Wanted<'a, S> {
+    /// The tables are there between two calls of user code.
+    desk: &'a S,
+    here: &'a Here,
+    missing: &'a mut Missing,
+}
+
+/// The entries that a batch needs and that are not in memory, by the keys that the backend knows them by.
+#[derive(Default)]
+pub(crate) struct Missing {
+    pub(crate) keys: Keys,
+    error: Option<Error>,
+}
+
+impl<S> fmt::Debug for Wanted<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Wanted({})", self.missing.keys.len())
+    }
+}
+
+impl<'a, S> Wanted<'a, S> {
+    pub(crate) fn new(desk: &'a S, here: &'a Here, missing: &'a mut Missing) -> Self {
+        Self { desk, here, missing }
+    }
+
+    /// The entry of `key` in the map that `state` points to will be looked at: `wanted.entry(|seen| &seen.shops,
+    /// &shop)`. Costs a look-up in memory if it is there, and else a share of one read for the whole batch.
+    #[inline]
+    pub fn entry<K: Key, V: Data>(&mut self, state: impl FnOnce(&S) -> &MapState<K, V>, key: &K) {
+        if let Some(table) = state(self.desk).lent()
+            && let Err(error) = table.want(self.here, key, &mut self.missing.keys)
+        {
+            self.missing.error.get_or_insert(error);
+        }
+    }
+}
+
+impl Missing {
+    /// Forgets all of them.
+    pub(crate) fn clear(&mut self) {
+        self.keys.clear();
+    }
+
+    /// The first error of a key that cannot be written.
+    pub(crate) fn check(&mut self) -> Result<(), Error> {
+        self.error.take().map_or(Ok(()), Err)
+    }
+}
