@@ -23,7 +23,7 @@ CARGO = $(ENV) cargo
 UI := $(if $(wildcard tests/ui/Cargo.toml),millstream-ui)
 WORKSPACE := --workspace $(if $(UI),--exclude $(UI)) $(CARGO_FLAGS)
 
-.PHONY: help setup setup-lint setup-deny env demo test unit bench soak lint lint-fmt lint-clippy lint-deny doc audit
+.PHONY: help setup setup-lint setup-deny env demo test unit bench bench-compile soak lint lint-fmt lint-clippy lint-deny doc audit
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,9 @@ else
 	@mkdir -p benches/results
 	set -o pipefail; $(CARGO) bench $(WORKSPACE) | tee "benches/results/$$(date +%F)-$$(getconf _NPROCESSORS_ONLN)-cores.txt"
 endif
+
+bench-compile: setup ## what pipelines cost in compile time (benches/compile)
+	@$(ENV) scripts/bench_compile.sh
 
 soak: setup ## crash tests at length: hundreds of kills, release build
 	$(CARGO) build --release $(WORKSPACE) --examples
