@@ -1,7 +1,8 @@
 //! The stage of `split`: deals values into a batch per branch and hands each to what follows its branch. Marks go to
 //! all branches, those that got no record included.
 
-use super::stage::{Stage, every, run_chain};
+use super::chain::{Loop, Loops, loops, run};
+use super::stage::{Stage, every};
 use crate::operator::{Chain, Collect, Deal};
 use crate::{Batch, BoxError, Epoch, Error, Record, Timestamp};
 use std::any::Any;
@@ -55,10 +56,19 @@ impl<T: 'static> Branch for Box<dyn Stage<T>> {
     }
 }
 
+/// The loops of a chain whose results are dealt into a batch per branch.
+pub(crate) fn branch_loops<T: Deal, C: Chain<T>>(chain: C, timed: bool) -> Loops<C::In, T::Batches> {
+    loops(chain, move |mut chain: C| {
+        Box::new(move |batch, batches| {
+            let dealer: Dealer<'_, T> = Dealer { batches, timed, error: None };
+            run(&mut chain, batch, dealer).error
+        })
+    })
+}
+
 /// A fused chain that ends in branches.
-pub(crate) struct BranchStage<C, T: Deal> {
-    chain: C,
-    timed: bool,
+pub(crate) struct BranchStage<I, T: Deal> {
+    run: Loop<I, T::Batches>,
     batches: T::Batches,
     branches: Vec<Box<dyn Branch>>,
     /// Whether watermarks go through here.
@@ -67,15 +77,9 @@ pub(crate) struct BranchStage<C, T: Deal> {
     place: String,
 }
 
-impl<C: Chain<T>, T: Deal> BranchStage<C, T> {
-    pub(crate) fn new(chain: C, timed: bool, branches: Vec<Box<dyn Branch>>, place: String) -> Self {
-        Self { chain, timed, batches: T::batches(), branches, marked: false, place }
-    }
-
-    fn deal<const TIMED: bool>(&mut self, batch: &mut Batch<C::In>) -> Option<BoxError> {
-        let mut dealer = Dealer::<T, TIMED> { batches: &mut self.batches, error: None };
-        run_chain(&mut self.chain, TIMED, batch, &mut dealer);
-        dealer.error
+impl<I, T: Deal> BranchStage<I, T> {
+    pub(crate) fn new(run: Loop<I, T::Batches>, branches: Vec<Box<dyn Branch>>, place: String) -> Self {
+        Self { run, batches: T::batches(), branches, marked: false, place }
     }
 
     /// Whether all are ready.
@@ -89,15 +93,16 @@ impl<C: Chain<T>, T: Deal> BranchStage<C, T> {
 }
 
 /// Where the chain puts its results.
-struct Dealer<'a, T: Deal, const TIMED: bool> {
+struct Dealer<'a, T: Deal> {
     batches: &'a mut T::Batches,
+    timed: bool,
     error: Option<BoxError>,
 }
 
-impl<T: Deal, const TIMED: bool> Collect<T> for Dealer<'_, T, TIMED> {
+impl<T: Deal> Collect<T> for Dealer<'_, T> {
     #[inline(always)]
     fn emit(&mut self, r: Record<T>) {
-        T::deal(r, TIMED, self.batches);
+        T::deal(r, self.timed, self.batches);
     }
     #[cold]
     fn fail(&mut self, error: BoxError) {
@@ -105,10 +110,9 @@ impl<T: Deal, const TIMED: bool> Collect<T> for Dealer<'_, T, TIMED> {
     }
 }
 
-impl<T: Deal, C: Chain<T>> Stage<C::In> for BranchStage<C, T> {
-    fn on_batch(&mut self, batch: &mut Batch<C::In>) -> Result<(), Error> {
-        let error = if self.timed { self.deal::<true>(batch) } else { self.deal::<false>(batch) };
-        if let Some(error) = error {
+impl<I, T: Deal> Stage<I> for BranchStage<I, T> {
+    fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error> {
+        if let Some(error) = (self.run)(batch, &mut self.batches) {
             return Err(Error::from_user(error, &self.place));
         }
         let mut done = Ok(());

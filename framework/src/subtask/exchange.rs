@@ -7,13 +7,15 @@
 //! A watermark stays behind the records it covers and flushes nothing: it is remembered with the number of records
 //! gathered before it, and follows when these have been sent. Of several that wait, the oldest and the newest are kept.
 
+use super::chain::{Loop, Loops, loops, run};
 use super::inbox::Sender;
-use super::stage::{Stage, run_chain};
+use super::stage::Stage;
 use crate::key::{group_of, stable_hash, subtask_of};
 use crate::message::Message;
 use crate::operator::{Chain, Collect};
 use crate::{Batch, BoxError, Epoch, Error, Key, Record, Timestamp};
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// So many watermarks may gather behind a batch that does not fill before it is sent all the same.
@@ -123,48 +125,45 @@ impl<T> Target<T> {
     }
 }
 
-/// Flushes every target as far as it goes, so that one full lane does not keep the others from their wakers.
-fn poll_flush<'a, T: 'a>(targets: impl Iterator<Item = &'a mut Target<T>>, flush: Flush, cx: &mut Context<'_>) -> bool {
-    targets.map(|target| target.poll_flush(flush, cx)).filter(Poll::is_pending).count() == 0
-}
+/// The targets of a writer, of all its consumers.
+struct Targets<T>(Vec<Target<T>>);
 
-/// The subtasks of one consumer.
-struct Consumer<T> {
-    targets: Vec<Target<T>>,
-    /// By key group: which of them owns it. To compute it for each record would take a division.
-    owners: Vec<u32>,
-}
-
-impl<T> Consumer<T> {
-    fn new(lanes: Vec<Sender<T>>, key_groups: u32) -> Self {
-        let owner = |group| subtask_of(group, lanes.len() as u32, key_groups);
-        let owners = (0..key_groups).map(owner).collect();
-        Self { owners, targets: lanes.into_iter().map(Target::new).collect() }
+impl<T> Targets<T> {
+    fn new(senders: impl IntoIterator<Item = Sender<T>>) -> Self {
+        Self(senders.into_iter().map(Target::new).collect())
     }
 
-    #[inline(always)]
-    fn put<const TIMED: bool>(&mut self, group: u32, hash: u64, r: Record<T>) {
-        let batch = &mut self.targets[self.owners[group as usize] as usize].batch;
-        batch.values.push(r.value);
-        batch.hashes.push(hash);
-        if TIMED {
-            batch.times.push(r.time);
+    /// Flushes each as far as it goes, so that one full lane does not keep the others from their wakers. Says whether
+    /// all has been sent.
+    fn poll_flush(&mut self, flush: Flush, cx: &mut Context<'_>) -> bool {
+        let mut done = true;
+        for target in &mut self.0 {
+            done &= target.poll_flush(flush, cx).is_ready();
+        }
+        done
+    }
+
+    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.poll_flush(if all { Flush::All } else { Flush::Full }, cx) {
+            return Poll::Ready(Ok(()));
+        }
+        // the reader of a full lane may be waiting for a watermark of another one
+        self.poll_flush(Flush::Marked, cx);
+        Poll::Pending
+    }
+
+    /// A watermark; none says that nothing comes for now.
+    fn watermark(&mut self, mark: Option<Timestamp>) {
+        for target in &mut self.0 {
+            target.mark(mark);
         }
     }
-}
 
-/// A fused chain that ends in an exchange by key, to one consumer or several.
-pub(crate) struct KeyedWriter<C, T, K, F> {
-    chain: C,
-    key: F,
-    timed: bool,
-    key_groups: u32,
-    first: Consumer<T>,
-    others: Vec<Consumer<T>>,
-    clone: Option<fn(&T) -> T>,
-    /// For errors.
-    place: String,
-    of: PhantomData<fn() -> K>,
+    fn mark(&mut self, mark: impl Fn() -> Message<T>) {
+        for target in &mut self.0 {
+            target.sender.send_mark(mark());
+        }
+    }
 }
 
 /// How a key is had from a record: borrowed from it, or computed.
@@ -189,59 +188,81 @@ impl<T, K: Key, F: Fn(&T) -> K + Send + Sync + 'static> HashOf<T, K> for Compute
     }
 }
 
-/// What a keyed writer is made of.
-pub(crate) struct KeyedParts<C, T, F> {
-    pub(crate) chain: C,
-    pub(crate) key: F,
-    pub(crate) timed: bool,
-    pub(crate) key_groups: u32,
-    /// For each consumer, the lane to each of its subtasks.
-    pub(crate) lanes: Vec<Vec<Sender<T>>>,
-    /// Needed for more than one consumer.
-    pub(crate) clone: Option<fn(&T) -> T>,
-    /// For errors.
-    pub(crate) place: String,
+/// The loops of a chain whose results go to the subtasks that own their keys.
+pub(crate) fn keyed_loops<T, C, K, F>(chain: C, key: Arc<F>, timed: bool) -> Loops<C::In, Consumers<T>>
+where
+    T: 'static,
+    C: Chain<T>,
+    K: 'static,
+    F: HashOf<T, K>,
+{
+    loops(chain, move |mut chain: C| {
+        let key = key.clone();
+        Box::new(move |batch, to| {
+            let router = Router { key: &*key, timed, to, error: None, of: PhantomData };
+            run(&mut chain, batch, router).error
+        })
+    })
 }
 
-impl<C, T, K, F> KeyedWriter<C, T, K, F> {
-    pub(crate) fn new(parts: KeyedParts<C, T, F>) -> Self {
-        let KeyedParts { chain, key, timed, key_groups, lanes, clone, place } = parts;
-        let mut consumers = lanes.into_iter().map(|lanes| Consumer::new(lanes, key_groups));
-        let first = consumers.next().unwrap_or_else(|| Consumer::new(Vec::new(), key_groups));
-        Self { chain, key, timed, key_groups, first, others: consumers.collect(), clone, place, of: PhantomData }
-    }
-
-    fn targets(&mut self) -> impl Iterator<Item = &mut Target<T>> {
-        std::iter::once(&mut self.first).chain(&mut self.others).flat_map(|consumer| &mut consumer.targets)
-    }
-
-    fn mark(&mut self, mark: impl Fn() -> Message<T>) {
-        self.targets().for_each(|target| target.sender.send_mark(mark()));
-    }
-}
-
-struct Router<'a, T, K, F, const TIMED: bool> {
-    key: &'a F,
+/// All subtasks that read a keyed stream.
+pub(crate) struct Consumers<T> {
+    targets: Targets<T>,
     key_groups: u32,
-    first: &'a mut Consumer<T>,
-    others: &'a mut [Consumer<T>],
+    /// Of the first consumer, by key group: which target owns it. To compute it for each record would take a division.
+    owners: Vec<u32>,
+    /// Of the others, whose records are cloned.
+    others: Vec<Vec<u32>>,
     clone: Option<fn(&T) -> T>,
+}
+
+impl<T> Consumers<T> {
+    /// Over the lanes to each subtask of each consumer; `clone` is needed for more than one consumer.
+    pub(crate) fn new(lanes: Vec<Vec<Sender<T>>>, key_groups: u32, clone: Option<fn(&T) -> T>) -> Self {
+        let mut owners = Vec::new();
+        let mut before = 0;
+        for lanes in &lanes {
+            let owner = |group| before + subtask_of(group, lanes.len() as u32, key_groups);
+            owners.push((0..key_groups).map(owner).collect());
+            before += lanes.len() as u32;
+        }
+        let others = owners.split_off(owners.len().min(1));
+        let owners = owners.pop().unwrap_or_default();
+        Self { targets: Targets::new(lanes.into_iter().flatten()), key_groups, owners, others, clone }
+    }
+}
+
+#[inline(always)]
+fn put<T>(target: &mut Target<T>, hash: u64, r: Record<T>, timed: bool) {
+    target.batch.values.push(r.value);
+    target.batch.hashes.push(hash);
+    if timed {
+        target.batch.times.push(r.time);
+    }
+}
+
+/// Where a keyed chain puts its results.
+struct Router<'a, T, K, F> {
+    key: &'a F,
+    timed: bool,
+    to: &'a mut Consumers<T>,
     error: Option<BoxError>,
     of: PhantomData<fn() -> K>,
 }
 
-impl<T, K, F: HashOf<T, K>, const TIMED: bool> Collect<T> for Router<'_, T, K, F, TIMED> {
+impl<T, K, F: HashOf<T, K>> Collect<T> for Router<'_, T, K, F> {
     #[inline(always)]
     fn emit(&mut self, r: Record<T>) {
         let hash = self.key.hash(&r.value);
-        let group = group_of(hash, self.key_groups);
-        if let Some(clone) = self.clone {
-            for others in self.others.iter_mut() {
+        let Consumers { targets: Targets(targets), key_groups, owners, others, clone } = &mut *self.to;
+        let group = group_of(hash, *key_groups) as usize;
+        if let Some(clone) = clone {
+            for owners in others {
                 let copy = Record { value: clone(&r.value), time: r.time };
-                others.put::<TIMED>(group, hash, copy);
+                put(&mut targets[owners[group] as usize], hash, copy, self.timed);
             }
         }
-        self.first.put::<TIMED>(group, hash, r);
+        put(&mut targets[owners[group] as usize], hash, r, self.timed);
     }
     #[cold]
     fn fail(&mut self, error: BoxError) {
@@ -249,53 +270,45 @@ impl<T, K, F: HashOf<T, K>, const TIMED: bool> Collect<T> for Router<'_, T, K, F
     }
 }
 
-impl<T, C: Chain<T>, K, F: HashOf<T, K>> KeyedWriter<C, T, K, F> {
-    fn route<const TIMED: bool>(&mut self, batch: &mut Batch<C::In>) -> Option<BoxError> {
-        let mut router: Router<'_, T, K, F, TIMED> = Router {
-            key: &self.key,
-            key_groups: self.key_groups,
-            first: &mut self.first,
-            others: &mut self.others,
-            clone: self.clone,
-            error: None,
-            of: PhantomData,
-        };
-        run_chain(&mut self.chain, TIMED, batch, &mut router);
-        router.error
+/// A fused chain that ends in an exchange by key, to one consumer or several.
+pub(crate) struct KeyedWriter<I, T> {
+    run: Loop<I, Consumers<T>>,
+    to: Consumers<T>,
+    /// For errors.
+    place: String,
+}
+
+impl<I, T> KeyedWriter<I, T> {
+    pub(crate) fn new(run: Loop<I, Consumers<T>>, to: Consumers<T>, place: String) -> Self {
+        Self { run, to, place }
     }
 }
 
-impl<T, C: Chain<T>, K, F: HashOf<T, K>> Stage<C::In> for KeyedWriter<C, T, K, F> {
-    fn on_batch(&mut self, batch: &mut Batch<C::In>) -> Result<(), Error> {
-        let error = if self.timed { self.route::<true>(batch) } else { self.route::<false>(batch) };
-        error.map_or(Ok(()), |error| Err(Error::from_user(error, &self.place)))
+impl<I, T> Stage<I> for KeyedWriter<I, T> {
+    fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error> {
+        (self.run)(batch, &mut self.to).map_or(Ok(()), |error| Err(Error::from_user(error, &self.place)))
     }
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
-        self.targets().for_each(|target| target.mark(Some(mark)));
+        self.to.targets.watermark(Some(mark));
         Ok(())
     }
     fn on_idle(&mut self) -> Result<(), Error> {
-        self.targets().for_each(|target| target.mark(None));
+        self.to.targets.watermark(None);
         Ok(())
     }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.mark(|| Message::Barrier(epoch));
+        self.to.targets.mark(|| Message::Barrier(epoch));
         Ok(())
     }
     fn on_end(&mut self) -> Result<(), Error> {
-        self.mark(|| Message::End);
+        self.to.targets.mark(|| Message::End);
         Ok(())
     }
     fn on_decided(&mut self, _: Epoch) -> Result<(), Error> {
         Ok(())
     }
     fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if poll_flush(self.targets(), if all { Flush::All } else { Flush::Full }, cx) {
-            return Poll::Ready(Ok(()));
-        }
-        // the reader of a full lane may be waiting for a watermark of another one
-        poll_flush(self.targets(), Flush::Marked, cx);
-        Poll::Pending
+        self.to.targets.poll_ready(all, cx)
     }
     fn background(&mut self) -> Result<bool, Error> {
         Ok(false)
@@ -304,7 +317,7 @@ impl<T, C: Chain<T>, K, F: HashOf<T, K>> Stage<C::In> for KeyedWriter<C, T, K, F
 
 /// An exchange without keys: batch by batch, to the subtask with the same number, to each in turn or to all.
 pub(crate) struct BatchWriter<T> {
-    targets: Vec<Target<T>>,
+    targets: Targets<T>,
     to: To<T>,
 }
 
@@ -321,24 +334,24 @@ enum To<T> {
 impl<T> BatchWriter<T> {
     /// To one lane only.
     pub(crate) fn forward(sender: Sender<T>) -> Self {
-        Self { targets: vec![Target::new(sender)], to: To::One(0) }
+        Self { targets: Targets::new([sender]), to: To::One(0) }
     }
 
     /// To each lane in turn, from `first` on.
     pub(crate) fn rebalance(senders: Vec<Sender<T>>, first: usize) -> Self {
         let at = first % senders.len().max(1);
-        Self { targets: senders.into_iter().map(Target::new).collect(), to: To::Turn(at) }
+        Self { targets: Targets::new(senders), to: To::Turn(at) }
     }
 
     /// To all lanes.
     pub(crate) fn broadcast(senders: Vec<Sender<T>>, clone: fn(&T) -> T) -> Self {
-        Self { targets: senders.into_iter().map(Target::new).collect(), to: To::All(clone) }
+        Self { targets: Targets::new(senders), to: To::All(clone) }
     }
 }
 
 impl<T> Stage<T> for BatchWriter<T> {
     fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
-        let targets = &mut self.targets;
+        let targets = &mut self.targets.0;
         match &mut self.to {
             To::One(at) => targets[*at].put(batch),
             To::Turn(at) => {
@@ -355,30 +368,26 @@ impl<T> Stage<T> for BatchWriter<T> {
         Ok(())
     }
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
-        self.targets.iter_mut().for_each(|target| target.mark(Some(mark)));
+        self.targets.watermark(Some(mark));
         Ok(())
     }
     fn on_idle(&mut self) -> Result<(), Error> {
-        self.targets.iter_mut().for_each(|target| target.mark(None));
+        self.targets.watermark(None);
         Ok(())
     }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.targets.iter_mut().for_each(|target| target.sender.send_mark(Message::Barrier(epoch)));
+        self.targets.mark(|| Message::Barrier(epoch));
         Ok(())
     }
     fn on_end(&mut self) -> Result<(), Error> {
-        self.targets.iter_mut().for_each(|target| target.sender.send_mark(Message::End));
+        self.targets.mark(|| Message::End);
         Ok(())
     }
     fn on_decided(&mut self, _: Epoch) -> Result<(), Error> {
         Ok(())
     }
     fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if poll_flush(self.targets.iter_mut(), if all { Flush::All } else { Flush::Full }, cx) {
-            return Poll::Ready(Ok(()));
-        }
-        poll_flush(self.targets.iter_mut(), Flush::Marked, cx);
-        Poll::Pending
+        self.targets.poll_ready(all, cx)
     }
     fn background(&mut self) -> Result<bool, Error> {
         Ok(false)

@@ -5,7 +5,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `stage.rs` | the one virtual call per batch; fused chains; fan-out |
+//! | `stage.rs`, `chain.rs` | the one virtual call per batch; fan-out; fused chains |
 //! | `branch.rs` | `split`: a batch per branch |
 //! | `exchange.rs`, `inbox.rs` | from subtask to subtask: routing; bounded lanes |
 //! | `gate.rs`, `marks.rs` | alignment of barriers and of watermarks; watermarks of several inputs as one |
@@ -16,6 +16,7 @@
 //! | `report.rs` | what subtasks tell the coordinator, and are told by it |
 
 mod branch;
+mod chain;
 mod drive;
 mod exchange;
 mod gate;
@@ -28,9 +29,10 @@ mod sink;
 mod source;
 mod stage;
 
-pub(crate) use branch::{Branch, BranchStage};
+pub(crate) use branch::{Branch, BranchStage, branch_loops};
+pub(crate) use chain::{ChainStage, Loops, chain_loops};
 pub(crate) use drive::drive;
-pub(crate) use exchange::{BatchWriter, Borrowed, Computed, HashOf, KeyedParts, KeyedWriter};
+pub(crate) use exchange::{BatchWriter, Borrowed, Computed, Consumers, HashOf, KeyedWriter, keyed_loops};
 pub(crate) use gate::GateSpec;
 pub(crate) use inbox::{Receiver, Sender, inbox};
 pub(crate) use operator::OperatorStage;
@@ -38,4 +40,4 @@ pub(crate) use process::{KeyOf, ProcessStage};
 pub(crate) use report::{Command, Commands, Counters, Report, Reports, StageContext};
 pub(crate) use sink::SinkStage;
 pub(crate) use source::{Assignment, drive_source};
-pub(crate) use stage::{AnyStage, ChainStage, Discard, FanOut, erase, mismatch, typed};
+pub(crate) use stage::{AnyStage, Discard, FanOut, erase, mismatch, typed};

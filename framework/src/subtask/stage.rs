@@ -1,8 +1,7 @@
 //! A stage: what an operator, or a fused chain, is in one subtask. One virtual call per batch; stages own what follows
 //! them. What drives them is in `drive.rs`.
 
-use crate::operator::{Chain, Collect};
-use crate::{Batch, BoxError, Epoch, Error, Record, Timestamp};
+use crate::{Batch, Epoch, Error, Timestamp};
 use std::any::Any;
 use std::task::{Context, Poll};
 
@@ -49,123 +48,6 @@ pub(crate) fn typed<T: 'static>(any: AnyStage) -> Result<Box<dyn Stage<T>>, Erro
 pub(crate) fn mismatch<T>() -> Error {
     let name = std::any::type_name::<T>();
     Error::new(crate::ErrorKind::Topology, format!("an edge does not carry `{name}`: this is a fault in millstream"))
-}
-
-/// A fused chain in front of another stage of the same subtask.
-pub(crate) struct ChainStage<C, T> {
-    chain: C,
-    timed: bool,
-    out: Batch<T>,
-    next: Box<dyn Stage<T>>,
-    /// For errors.
-    place: String,
-}
-
-impl<T: 'static, C: Chain<T>> ChainStage<C, T> {
-    pub(crate) fn new(chain: C, timed: bool, next: Box<dyn Stage<T>>, place: String) -> Self {
-        Self { chain, timed, out: Batch::default(), next, place }
-    }
-}
-
-/// Records of so many bytes are cheaper to put down than a branch on whether to.
-const SMALL: usize = 64;
-
-/// Where a chain puts its results.
-struct Tail<'a, T, const TIMED: bool> {
-    out: &'a mut Batch<T>,
-    error: Option<BoxError>,
-}
-
-impl<T, const TIMED: bool> Collect<T> for Tail<'_, T, TIMED> {
-    #[inline(always)]
-    fn emit(&mut self, r: Record<T>) {
-        self.out.values.push(r.value);
-        if TIMED {
-            self.out.times.push(r.time);
-        }
-    }
-    #[inline(always)]
-    fn emit_if(&mut self, keep: bool, r: Record<T>) {
-        if TIMED || std::mem::needs_drop::<T>() || size_of::<T>() > SMALL {
-            if keep {
-                self.emit(r);
-            }
-            return;
-        }
-        // put down in any case, and left out of the length: no branch
-        let len = self.out.values.len();
-        self.out.values.push(r.value);
-        self.out.values.truncate(len + usize::from(keep));
-    }
-    #[cold]
-    fn fail(&mut self, error: BoxError) {
-        self.error.get_or_insert(error);
-    }
-}
-
-/// Runs each record of the batch through the chain into `tail`. Two loops, so that untimed streams do not pay for
-/// times.
-#[inline(always)]
-pub(crate) fn run_chain<T, C: Chain<T>>(
-    chain: &mut C,
-    timed: bool,
-    batch: &mut Batch<C::In>,
-    tail: &mut impl Collect<T>,
-) {
-    if timed {
-        let times = batch.times.drain(..).chain(std::iter::repeat(Timestamp::MIN));
-        for (value, time) in batch.values.drain(..).zip(times) {
-            chain.push(Record { value, time }, tail);
-        }
-    } else {
-        for value in batch.values.drain(..) {
-            chain.push(Record { value, time: Timestamp::MIN }, tail);
-        }
-    }
-    batch.clear();
-}
-
-impl<T: 'static, C: Chain<T>> Stage<C::In> for ChainStage<C, T> {
-    fn on_batch(&mut self, batch: &mut Batch<C::In>) -> Result<(), Error> {
-        self.out.values.reserve(batch.len());
-        let error = if self.timed {
-            let mut tail = Tail::<T, true> { out: &mut self.out, error: None };
-            run_chain(&mut self.chain, true, batch, &mut tail);
-            tail.error
-        } else {
-            let mut tail = Tail::<T, false> { out: &mut self.out, error: None };
-            run_chain(&mut self.chain, false, batch, &mut tail);
-            tail.error
-        };
-        match error {
-            Some(error) => Err(Error::from_user(error, &self.place)),
-            None => self.next.on_batch(&mut self.out),
-        }
-    }
-    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
-        self.next.on_watermark(mark)
-    }
-    fn on_idle(&mut self) -> Result<(), Error> {
-        self.next.on_idle()
-    }
-    fn on_announced(&mut self, epoch: Epoch) {
-        self.next.on_announced(epoch);
-    }
-    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.next.on_barrier(epoch)
-    }
-    fn on_end(&mut self) -> Result<(), Error> {
-        self.next.on_end()
-    }
-    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.next.on_decided(epoch)
-    }
-    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.next.poll_ready(all, cx)
-    }
-    fn background(&mut self) -> Result<bool, Error> {
-        self.next.background()
-    }
 }
 
 /// One stream with several readers in the same subtask: the records are cloned for all but the last.

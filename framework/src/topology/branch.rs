@@ -4,6 +4,7 @@ use super::graph::{Kind, Link, Port};
 use super::node::{BranchesOf, Of};
 use super::stream::{NewNode, Stream, Topology};
 use crate::operator::{As, Boxed, Chain, Deal, Either, Is, OrFail, OrSkip, Skipped, Then};
+use crate::subtask::branch_loops;
 use crate::{BoxError, Record};
 use std::any::Any;
 use std::panic::Location;
@@ -109,7 +110,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     {
         let Stream { topology, port, chain, .. } = self.step(As::<B>::new());
         let timed = topology.is_timed(port);
-        let kind = Kind::Branches(Arc::new(BranchesOf::<B, _>::new(chain, timed)));
+        let kind = Kind::Branches(Arc::new(BranchesOf::<_, B>(branch_loops(chain, timed))));
         let new = NewNode { name: None, what: "split", kind, inputs: vec![port], link: Link::Direct };
         let node = topology.add_node(new, timed, B::BRANCHES);
         B::streams(&mut Ports { topology, node })

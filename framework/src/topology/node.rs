@@ -1,23 +1,24 @@
 //! Nodes and edges, typed inside and untyped outside: how each becomes a stage. The only place where the graph meets
 //! record types again.
 
-use crate::operator::{Chain, Deal, DecisionLog, SinkContext};
-use crate::operator::{Operator, Process, RecordOf, Sink, SinkWriter, Source, SplitOf, Visible};
+use crate::operator::{
+    Deal, DecisionLog, Operator, Process, RecordOf, Sink, SinkContext, SinkWriter, Source, SplitOf, Visible,
+};
 use crate::state::Layout;
 use crate::state::items::{ItemsLayout, ItemsStore};
 use crate::state::keyed::StateContext;
 use crate::subtask::{
-    AnyStage, Assignment, BatchWriter, Branch, BranchStage, ChainStage, Commands, Discard, FanOut, GateSpec, HashOf,
-    KeyOf, KeyedParts, KeyedWriter, OperatorStage, ProcessStage, Receiver, Sender, SinkStage, StageContext, drive,
+    AnyStage, Assignment, BatchWriter, Branch, BranchStage, ChainStage, Commands, Consumers, Discard, FanOut, GateSpec,
+    KeyOf, KeyedWriter, Loops, OperatorStage, ProcessStage, Receiver, Sender, SinkStage, StageContext, drive,
     drive_source, erase, inbox, mismatch, typed,
 };
-use crate::{BoxError, Error, Key};
+use crate::{Batch, BoxError, Error};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use serde_json::Value;
 use std::any::Any;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 /// An end of a lane whose type the graph has forgotten.
 pub(crate) type AnySend = Box<dyn Any + Send>;
@@ -180,23 +181,12 @@ pub(crate) trait OperatorNode: Send + Sync {
     fn stage(&self, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error>;
 }
 
-/// A fused chain. The prototype is cloned for each subtask.
-pub(crate) struct ChainOf<T, C> {
-    chain: Mutex<C>,
-    timed: bool,
-    of: PhantomData<fn() -> T>,
-}
+/// A fused chain.
+pub(crate) struct ChainOf<I, T>(pub(crate) Loops<I, Batch<T>>);
 
-impl<T, C> ChainOf<T, C> {
-    pub(crate) fn new(chain: C, timed: bool) -> Self {
-        Self { chain: Mutex::new(chain), timed, of: PhantomData }
-    }
-}
-
-impl<T: Send + 'static, C: Chain<T>> OperatorNode for ChainOf<T, C> {
+impl<I: 'static, T: 'static> OperatorNode for ChainOf<I, T> {
     fn stage(&self, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
-        let chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(erase(ChainStage::new(chain, self.timed, typed::<T>(next.stage()?)?, cx.place("operator"))))
+        Ok(erase(ChainStage::new((self.0)(), typed::<T>(next.stage()?)?, cx.place("operator"))))
     }
 }
 
@@ -206,56 +196,24 @@ pub(crate) trait BranchesNode: Send + Sync {
 }
 
 /// A fused chain that ends in branches.
-pub(crate) struct BranchesOf<T, C> {
-    chain: Mutex<C>,
-    timed: bool,
-    of: PhantomData<fn() -> T>,
-}
+pub(crate) struct BranchesOf<I, T: Deal>(pub(crate) Loops<I, T::Batches>);
 
-impl<T, C> BranchesOf<T, C> {
-    pub(crate) fn new(chain: C, timed: bool) -> Self {
-        Self { chain: Mutex::new(chain), timed, of: PhantomData }
-    }
-}
-
-impl<T: Deal, C: Chain<T>> BranchesNode for BranchesOf<T, C> {
+impl<I: 'static, T: Deal> BranchesNode for BranchesOf<I, T> {
     fn stage(&self, branches: Vec<Box<dyn Branch>>, cx: &StageContext) -> AnyStage {
-        let chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        erase::<C::In>(BranchStage::<C, T>::new(chain, self.timed, branches, cx.place("operator")))
+        erase(BranchStage::<I, T>::new((self.0)(), branches, cx.place("operator")))
     }
 }
 
 /// A fused chain that ends in an exchange by key.
-pub(crate) struct KeyByOf<T, C, K, F> {
-    pub(crate) chain: Mutex<C>,
-    pub(crate) key: Arc<F>,
+pub(crate) struct KeyByOf<I, T> {
+    pub(crate) loops: Loops<I, Consumers<T>>,
     pub(crate) edge: Arc<Of<T>>,
-    pub(crate) timed: bool,
-    pub(crate) of: PhantomData<fn() -> K>,
 }
 
-/// The key function, shared by all subtasks.
-struct Shared<F>(Arc<F>);
-impl<T, K, F: HashOf<T, K>> HashOf<T, K> for Shared<F> {
-    #[inline(always)]
-    fn hash(&self, value: &T) -> u64 {
-        self.0.hash(value)
-    }
-}
-
-impl<T: Send + 'static, C: Chain<T>, K: Key, F: HashOf<T, K>> OperatorNode for KeyByOf<T, C, K, F> {
+impl<I: 'static, T: Send + 'static> OperatorNode for KeyByOf<I, T> {
     fn stage(&self, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
-        let lanes = next.lanes::<T>()?;
-        let parts = KeyedParts {
-            chain: self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            key: Shared(self.key.clone()),
-            timed: self.timed,
-            key_groups: cx.key_groups,
-            clone: if lanes.len() > 1 { self.edge.0.get().copied() } else { None },
-            lanes,
-            place: cx.place("operator"),
-        };
-        Ok(erase::<C::In>(KeyedWriter::<C, T, K, Shared<F>>::new(parts)))
+        let to = Consumers::new(next.lanes::<T>()?, cx.key_groups, self.edge.0.get().copied());
+        Ok(erase(KeyedWriter::new((self.loops)(), to, cx.place("operator"))))
     }
 }
 

@@ -7,14 +7,14 @@ use super::node::{ChainOf, DiscardOf, Edge, KeyByOf, Of, SinkOf, SourceOf};
 use crate::operator::{
     Boxed, Chain, Filter, FilterMap, FlatMap, FlatMapInto, Inspect, Map, RecordOf, Sink, Source, Step, Then, TryMap,
 };
-use crate::subtask::{Borrowed, Computed, HashOf, KeyOf};
+use crate::subtask::{Borrowed, Computed, HashOf, KeyOf, chain_loops, keyed_loops};
 use crate::{BoxError, Data, Error, ErrorKind, Key, Name};
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// What a topology function is handed: the place where sources start, and the settings.
 ///
@@ -274,7 +274,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
             unreachable!("only `Boxed` is empty, and it changes no type");
         }
         let timed = topology.is_timed(port);
-        let kind = Kind::Chain(Arc::new(ChainOf::<T, C>::new(chain, timed)));
+        let kind = Kind::Chain(Arc::new(ChainOf(chain_loops::<T, C>(chain, timed))));
         let new = NewNode { name: None, what: "chain", kind, inputs: vec![port], link: Link::Direct };
         topology.add(new, timed)
     }
@@ -325,7 +325,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     fn exchange<K: Key, F: HashOf<T, K>>(self, key: Arc<F>, key_of: KeyOf<K, T>) -> KeyedStream<K, T> {
         let Self { topology, port, chain, .. } = self;
         let (timed, edge) = (topology.is_timed(port), Arc::new(Of::new()));
-        let node = KeyByOf { chain: Mutex::new(chain), key, edge: edge.clone(), timed, of: PhantomData };
+        let node = KeyByOf { loops: keyed_loops::<T, C, K, F>(chain, key, timed), edge: edge.clone() };
         let kind = Kind::Chain(Arc::new(node));
         let new = NewNode { name: None, what: "key_by", kind, inputs: vec![port], link: Link::Direct };
         KeyedStream::new(topology.add_edge(new, timed, edge), key_of)
