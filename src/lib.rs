@@ -24,15 +24,16 @@
 //! # }
 //! ```
 //!
-//! In a binary, `Job::main` in place of `run` gives the command line: `run`, `topology`, and the exit codes.
+//! In a binary, `Job::main` in place of `run` gives the command line: `run`, `topology`, `checkpoints`, settings
+//! from a file, the environment and flags, and the exit codes.
 //!
 //! What is where: [`framework`] has the contracts and the runtime, [`operators`] what is built on them. Those who write
 //! a connector depend on `millstream-framework` only. This crate adds nothing but names.
 
 pub use millstream_framework as framework;
 pub use millstream_framework::{
-    CheckpointStatus, Error, ErrorKind, JobHandle, JobStatus, OperatorStatus, Phase, RestartPolicy, Role, clock, key,
-    operator, state, topology,
+    CheckpointStatus, Error, ErrorKind, JobHandle, JobStatus, OperatorStatus, Phase, RestartPolicy, Role, Secret,
+    clock, key, operator, state, topology,
 };
 pub use millstream_operators as operators;
 pub use millstream_operators::{sinks, sources};
@@ -43,8 +44,8 @@ pub mod prelude {
     pub use millstream_framework::state::{ListState, MapState, ValueState, Wanted};
     pub use millstream_framework::{
         Batch, BoxError, Branches as _, Chain, Collect, Context, Data, Either, Error, FacadeBranches as Branches,
-        FacadeState as State, Job, Key, KeyedStream, Operator, Output, Process, Record, RestartPolicy, Step, Stream,
-        Timestamp, Topology,
+        FacadeState as State, Job, Key, KeyedStream, Operator, Output, Process, Record, RestartPolicy, Secret, Step,
+        Stream, Timestamp, Topology,
     };
     pub use millstream_operators::{
         Aggregate, Channel, Collected, Console, Files, Generator, KeyedOperators as _, Null, Of, Records,

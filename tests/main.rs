@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `pipelines` | what operators give, compared with plain iterators |
 //! | `branches` | streams by variant, errors as values, undecodable lines |
+//! | `command_line` | settings and where they come from; looking at checkpoints |
 //! | `exactly_once` | rerun, refusal, recovery, signals, restart |
 //! | `crash` | SIGKILL at any instant |
 //! | `rescale` | state restored at another parallelism |
@@ -16,6 +17,7 @@
 
 mod backpressure;
 mod branches;
+mod command_line;
 mod common;
 mod crash;
 mod embed;

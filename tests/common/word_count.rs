@@ -64,6 +64,16 @@ impl WordCount {
         Ended { code, printed: process.printed() }
     }
 
+    /// Runs a command to its end, such as `checkpoints list`, with more flags and with these variables.
+    #[track_caller]
+    pub(crate) fn call(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
+        let mut command = example("word_count");
+        command.args(arguments).envs(variables.iter().copied()).current_dir(&self.root);
+        let mut process = Process::start(&mut command, &self.root.join("log"));
+        let code = process.wait().unwrap();
+        Ended { code, printed: process.printed() }
+    }
+
     /// Appends lines, which have their newlines, to a file of the input.
     pub(crate) fn append(&self, name: &str, lines: impl Iterator<Item = String>) {
         let mut file = OpenOptions::new().create(true).append(true).open(self.input().join(name)).unwrap();

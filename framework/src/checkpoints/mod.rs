@@ -7,9 +7,11 @@
 //! | `manifest.rs` | M(n), the file that is a checkpoint, and how parts become one | yes |
 //! | `listing.rs` | the names in the directory of checkpoints | yes |
 //! | `recover.rs` | what to resume from: the recovery table | yes |
+//! | `outlook.rs` | what the next start will do, for those who look | yes |
 //! | `protocol.rs` | the coordinator: events in, commands out | yes |
 //! | `collect.rs` | what may be deleted | yes |
-//! | `store.rs` | the job directory: lock, reading, writing, verifying, deleting | no |
+//! | `directory.rs` | the job directory, read only: listing, verifying | no |
+//! | `store.rs` | the job directory: lock, writing, deleting | no |
 //! | `log.rs` | the directory as a decision log | no |
 //!
 //! # The protocol
@@ -51,17 +53,21 @@
 //!    recoveries in place use [`Restore::Latest`], whatever the user ordered: the order has been carried out.
 
 mod collect;
+mod directory;
 mod listing;
 mod log;
 mod manifest;
+mod outlook;
 mod protocol;
 mod recover;
 mod store;
 
 pub(crate) use collect::{clean_after_restore, collect};
-pub(crate) use listing::Listing;
+pub(crate) use directory::Directory;
+pub(crate) use listing::{Listed, Listing};
 pub(crate) use log::DirectoryLog;
-pub(crate) use manifest::{DecisionMode, Head, Manifest, Part, SplitSnapshot};
+pub(crate) use manifest::{Damage, DecisionMode, Head, Manifest, Part, SplitSnapshot};
+pub(crate) use outlook::{Outlook, outlook};
 pub(crate) use protocol::{Command, Coordinator, Event, Participant, Participants, Settings, Start};
 pub(crate) use recover::{Decision, Facts, Restore, Shown, recover};
 pub(crate) use store::Store;

@@ -44,6 +44,7 @@ use crate::checkpoints::listing::{Listed, Listing};
 use crate::operator::{Digest, Visible};
 use crate::{Attempt, Epoch, Error};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::str::FromStr;
 
 /// What the user wants to resume from: `--restore`.
@@ -56,6 +57,16 @@ pub(crate) enum Restore {
     None,
     /// This one.
     Id(Epoch),
+}
+
+impl fmt::Display for Restore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::None => f.write_str("none"),
+            Self::Id(id) => write!(f, "{id}"),
+        }
+    }
 }
 
 impl FromStr for Restore {

@@ -1,5 +1,6 @@
 //! The job directory (`--data-dir`) and everything that is done to it: the I/O at the edge of this folder. What its
-//! names mean is in `listing.rs`; what to restore and what to delete is decided elsewhere, by pure functions.
+//! names mean is in `listing.rs`; reading it, which needs no lock, is in `directory.rs`; what to restore and what to
+//! delete is decided elsewhere, by pure functions.
 //!
 //! ```text
 //! LOCK               held by the process that runs the job; names its pid
@@ -11,27 +12,24 @@
 //! kernel may have dropped the pages and would report success. Local file systems only, for the lock and for rename.
 
 use crate::checkpoints::collect::Plan;
-use crate::checkpoints::listing::{FileName, Listed, Listing, STATE};
+use crate::checkpoints::directory::{CHECKPOINTS, Directory, names};
+use crate::checkpoints::listing::{FileName, Listing, STATE};
 use crate::checkpoints::manifest::{Damage, Manifest};
 use crate::operator::Digest;
-use crate::state::snapshot::FileRef;
 use crate::{Attempt, Epoch, Error, ErrorKind};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::path::{Component, Path, PathBuf};
-use xxhash_rust::xxh3::Xxh3;
+use std::path::{Path, PathBuf};
 
 const LOCK: &str = "LOCK";
-const CHECKPOINTS: &str = "checkpoints";
 const LIVE: &str = "live-";
-/// The unit of verifying files: what is read at a time, whatever they hold.
-const BUFFER: usize = 256 * 1024;
 
 /// A job directory, locked for as long as this value lives: recoveries in place keep it.
 #[derive(Debug)]
 pub(crate) struct Store {
     data_dir: PathBuf,
     checkpoints: PathBuf,
+    directory: Directory,
     job: String,
     /// The descriptor is O_CLOEXEC, so a child of the process does not inherit it.
     lock: File,
@@ -54,7 +52,8 @@ impl Store {
         create_durably(data_dir)?;
         let lock = lock(&data_dir.join(LOCK), job)?;
         create_durably(&checkpoints.join(STATE))?;
-        Ok(Self { data_dir: data_dir.to_owned(), checkpoints, job: job.to_owned(), lock })
+        let directory = Directory::new(data_dir, job);
+        Ok(Self { data_dir: data_dir.to_owned(), checkpoints, directory, job: job.to_owned(), lock })
     }
 
     /// The job it was opened for.
@@ -84,26 +83,10 @@ impl Store {
     /// # Errors
     /// A refusal for manifests of another job or another version; [`ErrorKind::Io`].
     pub(crate) fn list(&self) -> Result<Listing, Error> {
-        let mut listing = Listing::default();
-        let manifests: Vec<_> = names(&self.checkpoints)?.iter().filter_map(|name| listing.add(name)).collect();
-        let states = self.checkpoints.join(STATE);
-        names(&states)?.iter().for_each(|name| listing.add_state(name));
+        let names = self.directory.names()?;
         self.sync()?;
-        sync_dir(&states)?;
-        for (epoch, attempt) in manifests {
-            let path = self.checkpoints.join(FileName::Manifest(epoch, attempt).to_string());
-            let place = self.data_dir.display().to_string();
-            let found = match fs::read(&path) {
-                Ok(bytes) => Listed::judge((epoch, attempt), &bytes, &self.job, &place)?,
-                Err(error) if is_damage(&error) => {
-                    Listed { epoch, attempt, content: Err(Damage::Unreadable(error.to_string())) }
-                }
-                Err(error) => return Err(Error::io(error, "read", &path)),
-            };
-            listing.manifests.push(found);
-        }
-        listing.sort();
-        Ok(listing)
+        sync_dir(&self.checkpoints.join(STATE))?;
+        self.directory.read(names)
     }
 
     /// Protocol step 4: writes a manifest and makes it durable under its name. When this returns, the checkpoint can be
@@ -146,17 +129,9 @@ impl Store {
     /// [`ErrorKind::Io`] if it cannot be told, such as for want of rights: that is no damage, and no reason to fall
     /// back.
     pub(crate) fn verify(&self, manifest: &Manifest) -> Result<Result<(), Damage>, Error> {
-        let mut buffer = vec![0; BUFFER];
-        for file in manifest.files() {
-            let damaged = |why: String| Ok(Err(Damage::File { path: file.path.clone(), why }));
-            if !is_below(&file.path) {
-                return damaged("this path leads out of the directory of checkpoints".into());
-            }
-            match compare(&self.checkpoints.join(&file.path), file, &mut buffer) {
-                Ok(None) => {}
-                Ok(Some(why)) => return damaged(why),
-                Err(error) if is_damage(&error) => return damaged(error.to_string()),
-                Err(error) => return Err(Error::io(error, "read", &self.checkpoints.join(&file.path))),
+        for (_, found) in self.directory.check(manifest) {
+            if let Err(damage) = found? {
+                return Ok(Err(damage));
             }
         }
         Ok(Ok(()))
@@ -268,13 +243,6 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     file.sync_all().map_err(|e| Error::io(e, "make durable", path))
 }
 
-/// The names in a directory. One that is not UTF-8 is none of ours.
-fn names(directory: &Path) -> Result<Vec<String>, Error> {
-    let entries = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-    let entries = entries.map_err(|e| Error::io(e, "list", directory))?;
-    Ok(entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
-}
-
 fn remove(path: &Path) -> Result<(), Error> {
     let removed = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
@@ -287,43 +255,12 @@ fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Whether a path of a manifest stays where it belongs.
-fn is_below(path: &str) -> bool {
-    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
-}
-
-/// What differs between a file and what the manifest says of it.
-fn compare(path: &Path, expect: &FileRef, buffer: &mut [u8]) -> io::Result<Option<String>> {
-    let mut file = File::open(path)?;
-    let bytes = file.metadata()?.len();
-    if bytes != expect.bytes {
-        return Ok(Some(format!("has {bytes} bytes and should have {}", expect.bytes)));
-    }
-    let mut hash = Xxh3::new();
-    loop {
-        match file.read(buffer) {
-            Ok(0) => break,
-            Ok(n) => hash.update(&buffer[..n]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let checksum = format!("{:032x}", hash.digest128());
-    Ok((checksum != expect.checksum)
-        .then(|| format!("its content has the checksum {checksum}, not {}", expect.checksum)))
-}
-
-/// Whether an error means that the data is lost, and not that it cannot be reached for now.
-fn is_damage(error: &io::Error) -> bool {
-    const EIO: i32 = 5;
-    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
-    matches!(error.kind(), NotFound | NotADirectory | IsADirectory) || error.raw_os_error() == Some(EIO)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::directory::BUFFER;
     use super::super::manifest::tests::{attempt, file, manifest};
     use super::*;
+    use crate::state::snapshot::FileRef;
 
     fn open(directory: &tempfile::TempDir) -> Store {
         Store::open(&directory.path().join("a/b"), "words").unwrap()

@@ -1,130 +1,248 @@
-//! The flags of `run` and `topology`, and how they change a job's settings.
+//! The commands and their flags, and how a command line is read: once for what is the framework's, and, where the
+//! pipeline has flags of its own, a second time for those (`own.rs`). What flags settings have is `config/table.rs`'s.
 
-use crate::checkpoints::Restore;
+use super::checkpoints::Inspect;
+use super::own;
+use super::show_config::Form;
+use crate::config::{SETTINGS, Setting, Takes, assignment};
 use crate::topology::Format;
-use crate::{Epoch, Job};
-use clap::{Args, Command, FromArgMatches};
+use crate::values::Origin;
+use crate::{Epoch, Error, Job};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// What a command line asks for.
 pub(crate) enum Cli {
     /// Run the job.
     Run(Box<Job>),
+    /// Show its settings.
+    ShowConfig(Box<Job>, Form),
     /// Describe it.
     Topology(Box<Job>, Format),
+    /// Look at its checkpoints.
+    Checkpoints(Box<Job>, Inspect),
+}
+
+/// Why a command line cannot be obeyed, or need not be: help is one of clap's errors, too.
+pub(crate) enum Refusal {
+    Clap(clap::Error),
+    Ours(Error),
+}
+
+impl From<clap::Error> for Refusal {
+    fn from(error: clap::Error) -> Self {
+        Self::Clap(error)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Ours(error)
+    }
 }
 
 #[derive(Debug, Args)]
-struct RunArgs {
-    /// Where checkpoints and working state live
-    #[arg(long, value_name = "DIRECTORY")]
-    data_dir: Option<PathBuf>,
-    /// How often a checkpoint is taken, such as 200ms or 10s
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    checkpoint_interval: Option<Duration>,
-    /// Threads that run subtasks [default: the number of cores]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    workers: Option<usize>,
-    /// Memory for state and for what is under way, such as 256MiB
-    #[arg(long, value_name = "BYTES")]
-    memory: Option<bytesize::ByteSize>,
-    /// What to start from: latest, none, or the number of a checkpoint. Holds for one start: drop it from a script
-    /// that starts the job again, or it goes back each time
-    #[arg(long, value_name = "latest|none|ID", value_parser = restore)]
-    restore: Option<Restore>,
-    /// Start even where results may become visible twice
-    #[arg(long)]
-    allow_duplicates: bool,
+#[command(next_help_heading = "Configuration")]
+struct ConfigArgs {
+    /// A file of settings [default: millstream.toml, if it is there]
+    #[arg(id = "millstream.config", long = "config", value_name = "FILE")]
+    file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
-struct SharedArgs {
-    /// Subtasks of each operator that does not say itself [default: the number of workers]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    parallelism: Option<usize>,
+#[command(next_help_heading = "Configuration")]
+struct SetArgs {
+    /// A setting of the pipeline; the value as in TOML, else a text
+    #[arg(id = "millstream.set", long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Configuration")]
+struct ShowConfigArgs {
+    /// Show all settings and where each came from, and do not run
+    #[arg(id = "millstream.show_config", long = "show-config", value_name = "json", value_enum)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "text", hide_possible_values = true)]
+    form: Option<Form>,
 }
 
 #[derive(Debug, Args)]
 struct TopologyArgs {
     /// How it is written
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(id = "millstream.format", long = "format", value_name = "text|mermaid|json", value_enum, default_value_t)]
+    #[arg(hide_possible_values = true)]
     format: Format,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("a number from 1 on is wanted".into()),
-        Ok(n) => Ok(n),
-    }
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// Compare checksums, too, which reads all of the state
+    #[arg(long)]
+    verify: bool,
+    /// For programs
+    #[arg(long)]
+    json: bool,
 }
 
-fn restore(text: &str) -> Result<Restore, String> {
-    match text {
-        "latest" => Ok(Restore::Latest),
-        "none" => Ok(Restore::None),
-        id => id
-            .parse::<Epoch>()
-            .map(Restore::Id)
-            .map_err(|_| "latest, none or the number of a checkpoint is wanted".into()),
-    }
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// The number of a checkpoint [default: the newest]
+    epoch: Option<Epoch>,
+    /// The manifest itself, for programs
+    #[arg(long)]
+    json: bool,
 }
 
-fn command(job: &Job) -> Command {
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// The number of a checkpoint [default: the newest]
+    #[arg(conflicts_with = "all")]
+    epoch: Option<Epoch>,
+    /// All there are
+    #[arg(long)]
+    all: bool,
+}
+
+const LAYERS: &str = "\
+Settings come from, the weakest first: the defaults, the program, the file, the
+environment (--checkpoint-interval is MILLSTREAM_CHECKPOINT_INTERVAL there and
+checkpoint_interval in the file), these flags. --show-config says from where.";
+
+/// The whole command line. `relax` adds to the commands that take the pipeline's own flags.
+fn command(job: &Job, relax: impl Fn(Command) -> Command) -> Command {
     let own = |command: Command| match job.flags {
-        Some(flags) => (flags.augment)(command),
+        Some(flags) => relax((flags.augment)(command.next_help_heading("Pipeline")).next_help_heading(None::<&str>)),
         None => command,
     };
-    let run =
-        SharedArgs::augment_args(RunArgs::augment_args(Command::new("run"))).about("Run the job until its input ends");
-    let topology = SharedArgs::augment_args(TopologyArgs::augment_args(Command::new("topology")));
+    let flag = |command, setting: &Setting| flag(command, setting, job);
+    let all = |command, wanted: fn(&Setting) -> bool| SETTINGS.iter().filter(|s| wanted(s)).fold(command, flag);
+    let run = all(own(Command::new("run").about("Run the job until its input ends")), |_| true);
+    let run = ShowConfigArgs::augment_args(SetArgs::augment_args(ConfigArgs::augment_args(run)));
+    let topology = own(Command::new("topology").about("Show the topology"));
+    let topology = all(TopologyArgs::augment_args(topology), |s| ["workers", "parallelism"].contains(&s.key));
+    let topology = SetArgs::augment_args(ConfigArgs::augment_args(topology));
     Command::new(job.name.clone())
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(own(run))
-        .subcommand(own(topology.about("Show the topology")))
+        .max_term_width(100)
+        .subcommand(run.after_help(LAYERS))
+        .subcommand(topology)
+        .subcommand(checkpoints(job))
+}
+
+fn checkpoints(job: &Job) -> Command {
+    let part = |command| {
+        let command = Setting::find("data_dir").into_iter().fold(command, |command, s| flag(command, s, job));
+        ConfigArgs::augment_args(command)
+    };
+    let list = Command::new("list").about("List them, and say which one the next start takes");
+    let show = Command::new("show").about("Show what one consists of");
+    let verify = Command::new("verify").about("Read all files of one and compare them with its manifest");
+    Command::new("checkpoints")
+        .about("Look at the checkpoints of the job; also while it runs")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(part(ListArgs::augment_args(list)))
+        .subcommand(part(ShowArgs::augment_args(show)))
+        .subcommand(part(VerifyArgs::augment_args(verify)))
+}
+
+/// Adds the flag of a setting. Its default is what the program says, if it says something.
+fn flag(command: Command, setting: &Setting, job: &Job) -> Command {
+    let arg = Arg::new(id(setting)).long(setting.flag().trim_start_matches('-').to_owned());
+    let arg = arg.help_heading(setting.group.title());
+    let own = setting.get(&job.settings).filter(|_| job.settings.origin(setting.key) != Origin::Default);
+    let default = own.unwrap_or_else(|| setting.default.replace("<job>", &job.name));
+    command.arg(match setting.takes {
+        Takes::Switch => arg.action(ArgAction::SetTrue).help(setting.help),
+        takes => arg.value_name(takes.name()).help(format!("{} [default: {default}]", setting.help)),
+    })
+}
+
+/// What names a setting's flag within clap, and no field of a user's.
+fn id(setting: &Setting) -> String {
+    format!("millstream.{}", setting.key)
 }
 
 impl Cli {
-    /// Reads a command line.
-    pub(crate) fn parse(mut job: Job, args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = command(&job);
-        let matches = command.try_get_matches_from_mut(args)?;
-        let Some((name, matches)) = matches.subcommand() else {
-            return Err(command.error(clap::error::ErrorKind::MissingSubcommand, "name a command"));
-        };
-        if let Some(flags) = job.flags {
-            job.flag_values =
-                (flags.read)(matches).map_err(|e| command.error(clap::error::ErrorKind::ValueValidation, e))?;
+    /// Reads a command line, and with it the file it names and the environment.
+    pub(crate) fn parse(job: Job, args: impl IntoIterator<Item = OsString>) -> Result<Self, Refusal> {
+        let args: Vec<OsString> = args.into_iter().collect();
+        let strict = command(&job, |command| command);
+        own::no_clash(&job, &strict)?;
+        // what is required of the pipeline may come from the file; a mistake is told as if nothing could
+        let relaxed = command(&job, |command| command.mut_args(|arg| arg.required(false)));
+        let matches = relaxed.try_get_matches_from(&args);
+        let matches = matches.map_err(|error| strict.clone().try_get_matches_from(&args).err().unwrap_or(error))?;
+        match matches.subcommand() {
+            Some(("topology", matches)) => {
+                let job = own::read(layers(job, matches)?, &strict, &args, matches)?;
+                Ok(Self::Topology(Box::new(job), TopologyArgs::from_arg_matches(matches)?.format))
+            }
+            Some(("checkpoints", matches)) => match matches.subcommand() {
+                Some((name, matches)) => {
+                    Ok(Self::Checkpoints(Box::new(layers(job, matches)?), inspect(name, matches)?))
+                }
+                None => Err(missing(strict)),
+            },
+            Some((_, matches)) => {
+                let job = own::read(layers(job, matches)?, &strict, &args, matches)?;
+                Ok(match ShowConfigArgs::from_arg_matches(matches)?.form {
+                    Some(form) => Self::ShowConfig(Box::new(job), form),
+                    None => Self::Run(Box::new(job)),
+                })
+            }
+            None => Err(missing(strict)),
         }
-        let shared = SharedArgs::from_arg_matches(matches)?;
-        job.settings.parallelism = shared.parallelism.or(job.settings.parallelism);
-        if name == "topology" {
-            let format = TopologyArgs::from_arg_matches(matches)?.format;
-            return Ok(Self::Topology(Box::new(job), format));
-        }
-        RunArgs::from_arg_matches(matches)?.apply(&mut job);
-        Ok(Self::Run(Box::new(job)))
     }
 }
 
-impl RunArgs {
-    fn apply(self, job: &mut Job) {
-        let settings = &mut job.settings;
-        if let Some(directory) = self.data_dir {
-            settings.data_dir = directory;
+fn missing(mut command: Command) -> Refusal {
+    command.error(clap::error::ErrorKind::MissingSubcommand, "name a command").into()
+}
+
+fn inspect(name: &str, matches: &ArgMatches) -> Result<Inspect, clap::Error> {
+    Ok(match name {
+        "list" => {
+            let ListArgs { verify, json } = ListArgs::from_arg_matches(matches)?;
+            Inspect::List { verify, json }
         }
-        if let Some(interval) = self.checkpoint_interval {
-            settings.checkpoint_interval = interval;
+        "show" => {
+            let ShowArgs { epoch, json } = ShowArgs::from_arg_matches(matches)?;
+            Inspect::Show { epoch, json }
         }
-        settings.workers = self.workers.or(settings.workers);
-        if let Some(memory) = self.memory {
-            settings.memory = memory.as_u64();
+        _ => {
+            let VerifyArgs { epoch, all } = VerifyArgs::from_arg_matches(matches)?;
+            Inspect::Verify { epoch, all }
         }
-        if let Some(restore) = self.restore {
-            settings.restore = restore;
+    })
+}
+
+/// Puts the file, the environment, and the flags of settings over what the program has set.
+fn layers(job: Job, matches: &ArgMatches) -> Result<Job, Error> {
+    let file = matches.get_one::<PathBuf>("millstream.config");
+    let mut job = job.load_config(file.map(PathBuf::as_path))?;
+    for setting in &SETTINGS {
+        if let Some(text) = given(matches, setting) {
+            job.settings.put(setting, &text, Origin::Flag(setting.flag()))?;
         }
-        settings.allow_duplicates |= self.allow_duplicates;
+    }
+    let sets = matches.try_get_many::<String>("millstream.set").ok().flatten();
+    sets.into_iter().flatten().try_for_each(|text| assignment(&mut job.pipeline, text))?;
+    Ok(job)
+}
+
+/// What a setting's flag was given, if the command has it and it was.
+fn given(matches: &ArgMatches, setting: &Setting) -> Option<String> {
+    let id = id(setting);
+    let is_there = matches.try_contains_id(&id).is_ok_and(|is| is);
+    if !is_there || matches.value_source(&id) != Some(ValueSource::CommandLine) {
+        return None;
+    }
+    match setting.takes {
+        Takes::Switch => matches.get_one::<bool>(&id).map(bool::to_string),
+        _ => matches.get_one::<String>(&id).cloned(),
     }
 }

@@ -1,25 +1,36 @@
-//! The command line that every pipeline gets from [`Job::main`]: `run` and `topology`.
+//! The command line that every pipeline gets from [`Job::main`].
 //!
-//! `args.rs` has the flags, `show.rs` what a person sees while a job runs.
+//! | file | what |
+//! |---|---|
+//! | `args.rs` | the commands and flags, and how they are read |
+//! | `own.rs` | the flags of the pipeline's own |
+//! | `show.rs` | what a person sees while a job runs |
+//! | `show_config.rs` | `run --show-config` |
+//! | `checkpoints.rs` | `checkpoints list`, `show`, `verify` |
 
 mod args;
+mod checkpoints;
+mod own;
 mod show;
+mod show_config;
 
 use crate::{Error, ErrorKind, Job};
-use args::Cli;
+use args::{Cli, Refusal};
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Runs one command and gives its exit code.
 pub(crate) fn main(job: Job, args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::parse(job, args) {
-        Ok(cli) => cli,
-        Err(error) => {
+    let done = match Cli::parse(job, args) {
+        Ok(cli) => execute(cli),
+        Err(Refusal::Ours(error)) => Err(error),
+        Err(Refusal::Clap(error)) => {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 });
         }
     };
-    match execute(cli) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -30,10 +41,15 @@ pub(crate) fn main(job: Job, args: impl IntoIterator<Item = OsString>) -> ExitCo
 
 fn execute(cli: Cli) -> Result<(), Error> {
     match cli {
-        Cli::Run(job) => show::run(*job),
-        Cli::Topology(job, format) => {
-            print!("{}", job.plan()?.describe(&job.name, format));
-            Ok(())
-        }
+        Cli::Run(job) => return show::run(*job),
+        Cli::ShowConfig(job, form) => print(&show_config::show(&job, form)?),
+        Cli::Topology(job, format) => print(&job.plan()?.describe(&job.name, format)),
+        Cli::Checkpoints(job, inspect) => return checkpoints::run(&job, inspect, &mut |text| print(text)),
     }
+    Ok(())
+}
+
+/// To standard output. Who reads it may have seen enough and gone.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -41,6 +41,7 @@ pub(crate) struct Session {
 pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Error> {
     let (job, store) = (&session.job, &session.store);
     let plan = job.plan()?;
+    plan.graph.read_secrets()?;
     directory_decides(&plan)?;
     let attempt = Attempt::draw();
     let prepare = async {
@@ -172,7 +173,7 @@ impl<'a> Running<'a> {
             interval: settings.checkpoint_interval,
             min_pause: settings.checkpoint_pause,
             timeout: settings.checkpoint_timeout,
-            tolerated_failures: settings.tolerated_failures,
+            tolerated_failures: settings.tolerated_timeouts,
         };
         let mut running = Self {
             session,

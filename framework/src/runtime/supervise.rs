@@ -30,8 +30,8 @@ pub(crate) fn launch(job: Job, control: Control, begun: oneshot::Sender<()>) -> 
 fn run(job: Job, control: &Control, begun: oneshot::Sender<()>) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::new(ErrorKind::Io, "cannot start the coordinator").because(e))?;
-    // building the topology does no I/O: mistakes show before a directory is made
-    drop(job.plan()?);
+    // mistakes in building, and secrets that are missing, show before a directory is made
+    job.plan()?.graph.read_secrets()?;
     let store = Arc::new(Store::open(&job.settings.data_dir, &job.name)?);
     let session = Session { job, store, instance: Instance(uuid::Uuid::new_v4()), control: control.clone() };
     // nobody listens when nobody wants a handle

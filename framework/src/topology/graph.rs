@@ -1,6 +1,7 @@
 //! The logical graph: what the user wrote, untyped. Which parts of it run together is decided in `plan.rs`.
 
 use super::node::{BranchesNode, Edge, ItemsNode, OperatorNode, ProcessNodeSpec, SinkNode, SourceNode};
+use crate::{Error, Secret};
 use std::collections::BTreeSet;
 use std::panic::Location;
 use std::sync::Arc;
@@ -90,9 +91,16 @@ impl Node {
 #[derive(Default)]
 pub(crate) struct Graph {
     pub(crate) nodes: Vec<Node>,
+    /// What was named while it was built, to be read before it runs.
+    pub(crate) secrets: Vec<Secret>,
 }
 
 impl Graph {
+    /// Reads all secrets, so that one that is missing is known before anything has begun.
+    pub(crate) fn read_secrets(&self) -> Result<(), Error> {
+        self.secrets.iter().try_for_each(|secret| secret.reveal().map(drop))
+    }
+
     /// The nodes that read a port, with the position among their inputs.
     pub(crate) fn readers(&self, port: Port) -> impl Iterator<Item = (usize, usize)> {
         let reads = move |(i, node): (usize, &Node)| {

@@ -8,7 +8,8 @@ use crate::operator::{
     Boxed, Chain, Filter, FilterMap, FlatMap, FlatMapInto, Inspect, Map, RecordOf, Sink, Source, Step, Then, TryMap,
 };
 use crate::subtask::{Borrowed, Computed, HashOf, KeyOf, chain_loops, keyed_loops};
-use crate::{BoxError, Data, Error, ErrorKind, Key, Name};
+use crate::values::{Reads, Values};
+use crate::{BoxError, Data, Error, Key, Name};
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
@@ -22,7 +23,8 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Topology {
     graph: Rc<RefCell<Graph>>,
-    settings: Rc<serde_json::Value>,
+    settings: Rc<Values>,
+    reads: Rc<RefCell<Reads>>,
 }
 
 impl fmt::Debug for Topology {
@@ -33,21 +35,27 @@ impl fmt::Debug for Topology {
 }
 
 impl Topology {
-    pub(crate) fn new(settings: serde_json::Value) -> Self {
-        Self { graph: Rc::default(), settings: Rc::new(settings) }
+    pub(crate) fn new(settings: Values) -> Self {
+        Self { graph: Rc::default(), settings: Rc::new(settings), reads: Rc::default() }
     }
 
     pub(crate) fn into_graph(self) -> Graph {
         std::mem::take(&mut self.graph.borrow_mut())
     }
 
-    /// The job's own settings: its flags on the command line, or what [`Job::config`](crate::Job::config) was given.
+    /// The settings of this pipeline: `[pipeline]` in the configuration file, `--set` and the flags of the command
+    /// line, or what [`Job::config`](crate::Job::config) was given. What is given in the file or with `--set` and
+    /// read by no call is a mistake, which is said when all is built.
     ///
     /// # Errors
-    /// When they do not fit `T`.
+    /// When they do not fit `T`: which of them does not, and where it was given.
     pub fn config<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
-        serde_json::from_value((*self.settings).clone())
-            .map_err(|e| Error::new(ErrorKind::Usage, "the settings of the job do not fit").because(e))
+        self.settings.read(&mut self.reads.borrow_mut())
+    }
+
+    /// That no setting was given that nobody reads.
+    pub(crate) fn all_read(&self) -> Result<(), Error> {
+        self.settings.all_read(&self.reads.borrow())
     }
 
     /// A stream of what `source` reads. `name` is the identity of its offsets.

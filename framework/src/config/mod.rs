@@ -1,6 +1,22 @@
-//! The settings of a job: what there is, and what holds where nothing is said. Where values come from is in `cli/`.
+//! The settings of a job: what there is, and what holds where nothing is said.
+//!
+//! | file | what |
+//! |---|---|
+//! | `table.rs` | each setting: its key, what it takes, its default |
+//! | `layers.rs` | the file, the environment and `--set`; in which order they are read is `job.rs`'s and `cli/`'s |
+//!
+//! The settings that users give a topology of their own are `values.rs`; how all are shown is in `cli/`.
+
+mod layers;
+mod table;
+
+pub(crate) use layers::{FILE, assignment, environment, file};
+pub(crate) use table::{SETTINGS, Setting, Takes};
 
 use crate::checkpoints::Restore;
+use crate::values::Origin;
+use std::collections::BTreeMap;
+use std::panic::Location;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +32,7 @@ pub(crate) struct Settings {
     /// After so long a checkpoint counts as failed.
     pub(crate) checkpoint_timeout: Duration,
     /// So many time-outs of one checkpoint are waited out.
-    pub(crate) tolerated_failures: u32,
+    pub(crate) tolerated_timeouts: u32,
     /// How many checkpoints are kept.
     pub(crate) keep: usize,
     /// Subtasks of each operator that says nothing else. `None`: as many as workers.
@@ -35,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) allow_duplicates: bool,
     /// What happens when an attempt fails.
     pub(crate) restart: RestartPolicy,
+    /// Where those came from that somebody set, by key.
+    pub(crate) origins: BTreeMap<&'static str, Origin>,
 }
 
 impl Settings {
@@ -44,7 +62,7 @@ impl Settings {
             checkpoint_interval: Duration::from_secs(1),
             checkpoint_pause: Duration::ZERO,
             checkpoint_timeout: Duration::from_mins(1),
-            tolerated_failures: 2,
+            tolerated_timeouts: 2,
             keep: 3,
             parallelism: None,
             workers: None,
@@ -55,7 +73,20 @@ impl Settings {
             restore: Restore::Latest,
             allow_duplicates: false,
             restart: RestartPolicy::default(),
+            origins: BTreeMap::new(),
         }
+    }
+
+    /// Notes that the caller's caller has set these.
+    #[track_caller]
+    pub(crate) fn set_by_program(&mut self, keys: &[&'static str]) {
+        let origin = Origin::Program(Location::caller());
+        self.origins.extend(keys.iter().map(|key| (*key, origin.clone())));
+    }
+
+    /// Where the setting with this key came from.
+    pub(crate) fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or_default()
     }
 
     pub(crate) fn workers(&self) -> usize {
