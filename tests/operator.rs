@@ -112,9 +112,11 @@ fn what_was_under_way_is_answered_by_the_next_life() {
     for parallelism in [1, 2, 3] {
         let scratch = Scratch::new();
         let run = |parallelism: usize, count: u64, service: watch::Receiver<Service>, sink: Collected<u64>| {
+            // a source that hands its records to an operator without room does not end: in the second life there is
+            let at_once = if count == u64::MAX { 40 } else { 100_000 };
             let topology = move |t: &Topology| {
                 let numbers = t.source("numbers", Generator::new(|split, n| split << 32 | n).splits(2).count(count));
-                numbers.operator("asks", asks(40, service.clone(), Arc::default())).sink("out", sink.clone());
+                numbers.operator("asks", asks(at_once, service.clone(), Arc::default())).sink("out", sink.clone());
                 Ok(())
             };
             job(&scratch, topology).parallelism(parallelism).checkpoint_interval(Duration::from_millis(5)).run()
@@ -129,7 +131,14 @@ fn what_was_under_way_is_answered_by_the_next_life() {
             assert!(error.to_string().contains("operator `asks`, subtask"), "{error}");
         });
         assert!(seen.is_empty());
-        run(parallelism, 1, watch::channel(Service::Answers).1, sink).unwrap();
+        std::thread::scope(|scope| {
+            let (open, service) = watch::channel(Service::Waits);
+            let running = scope.spawn(|| run(parallelism, 1, service, sink));
+            // long after the sources have ended
+            std::thread::sleep(Duration::from_millis(100));
+            assert!(open.send(Service::Answers).is_ok(), "the job ended while records had no answer");
+            running.join().unwrap().unwrap();
+        });
         let mut numbers: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         seen.take().into_iter().for_each(|n| numbers.entry(n >> 33).or_default().push((n / 2) & u64::from(u32::MAX)));
         assert_eq!(numbers.len(), 2);

@@ -327,7 +327,7 @@ fn twice(what: &str) -> Error {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::state::snapshot::{Base, Delta};
+    use crate::state::snapshot::{Base, Delta, ShapeRef};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -393,6 +393,36 @@ pub(super) mod tests {
         assert_eq!(one.sinks.len(), 1, "a subtask that wrote nothing has nothing to commit");
         let files: Vec<_> = one.files().map(|f| f.path.as_str()).collect();
         assert_eq!(files, ["state/base-4/CURRENT", "state/delta-5", "state/delta-5"]);
+    }
+
+    fn items(subtask: usize, count: u64) -> Part {
+        let operator = "asks".to_owned();
+        let shape = ShapeRef { text: "u64".into(), fingerprint: "0".repeat(16) };
+        let path = format!("state/items-{subtask}");
+        let snapshot = ItemsSnapshot {
+            operator: operator.clone(),
+            subtask,
+            parallelism: 3,
+            codec: 1,
+            version: 1,
+            shape,
+            items: count,
+            file: file(&path),
+        };
+        Part::Items { name: operator, subtask, snapshot: (count > 0).then_some(snapshot) }
+    }
+
+    #[test]
+    fn files_of_items_are_needed_and_subtasks_without_are_left_out() {
+        let parts = [items(2, 5), items(1, 0), items(0, 3)];
+        let manifest = Manifest::assemble(head(5, 1, None), parts.clone()).unwrap();
+        let files: Vec<_> = manifest.files().map(|f| f.path.as_str()).collect();
+        assert_eq!(files, ["state/items-0", "state/items-2"]);
+        let (bytes, digest) = manifest.encode().unwrap();
+        assert_eq!(Manifest::decode(&bytes), Ok((manifest, digest)));
+        let twice = parts.into_iter().chain([items(1, 1)]);
+        let error = Manifest::assemble(head(5, 1, None), twice).unwrap_err().to_string();
+        assert!(error.contains("subtask 1 of `asks` reported its items twice"), "{error}");
     }
 
     #[test]

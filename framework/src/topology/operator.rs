@@ -41,3 +41,41 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
         topology.merge("broadcast", vec![port], Link::Broadcast)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::stream::Topology;
+    use super::super::{Format, Plan, validate};
+    use super::*;
+    use crate::operator::Output;
+    use crate::{Batch, BoxError};
+
+    struct Silent;
+    impl Operator for Silent {
+        type In = u64;
+        type Out = u64;
+        type Item = u64;
+        async fn on_batch(&mut self, _: Batch<u64>, _: &mut Vec<u64>, _: &mut Output<u64>) -> Result<(), BoxError> {
+            Ok(())
+        }
+    }
+
+    /// What follows a broadcast is a task of its own with lanes from each subtask to each, and an operator joins it.
+    #[test]
+    fn a_plan_with_broadcast_and_operator() {
+        let topology = Topology::new(serde_json::Value::Null);
+        let numbers: Stream<u64> = topology.merge("union", Vec::new(), Link::Forward);
+        numbers.parallelism(2).broadcast_all().operator("silent", || Silent).discard();
+        let graph = topology.into_graph();
+        validate(&graph).unwrap();
+        let plan = Plan::new(graph, 3);
+        let mermaid = plan.describe("job", Format::Mermaid);
+        for expect in ["n0 -- broadcast --> n1", "n1[\"broadcast x3\"]", "n1 --> n2", "[\"silent<br/>operator x3\"]"] {
+            assert!(mermaid.contains(expect), "{expect}: {mermaid}");
+        }
+        assert!(plan.describe("job", Format::Text).contains("<- 0 (broadcast)"));
+        assert!(plan.describe("job", Format::Json).contains("\"link\": \"broadcast\""));
+        let targets: Vec<_> = (0..2).map(|writer| plan.targets(&plan.exchanges[0], writer)).collect();
+        assert_eq!(targets, [[0, 1, 2], [0, 1, 2]]);
+    }
+}
