@@ -26,4 +26,4 @@ pub use channel::Channel;
 pub use files::Files;
 pub use keyed::KeyedOperators;
 pub use sinks::{Collected, Console, Null};
-pub use sources::{Generator, Records};
+pub use sources::{Generator, Records, Undecodable};

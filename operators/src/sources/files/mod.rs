@@ -1,19 +1,21 @@
 //! Files as a source: one split per file, read line by line. `list.rs` finds the files, `lines.rs` cuts them into
-//! lines, `offset.rs` says how a file is found again, `reader.rs` reads all the files of a subtask, `format.rs` makes
-//! records of lines.
+//! lines, `offset.rs` says how a file is found again, `reader.rs` reads all the files of a subtask, `format.rs` and
+//! `csv.rs` make records of lines.
 
+mod csv;
 mod format;
 mod lines;
 mod list;
 mod offset;
 mod reader;
 
-pub use format::{Decode, Json, Lines};
+pub use csv::Csv;
+pub use format::{Bytes, Decode, Json, Lines, Try};
 pub use offset::FileOffset;
 pub use reader::FileReader;
 
 use crate::sources::rate::Rate;
-use millstream_framework::{BoxError, Error, ErrorKind, Source, SourceContext};
+use millstream_framework::{BoxError, Error, ErrorKind, Skipped, Source, SourceContext};
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 
@@ -36,6 +38,19 @@ use std::path::PathBuf;
 /// code 78, because it could lose or double records: a file that is missing, that has become shorter, whose bytes
 /// before that place have changed, or whose last line had no newline and has been continued. A change further back goes
 /// unnoticed.
+///
+/// # Lines that cannot be decoded
+///
+/// | written | what becomes of such a line |
+/// |---|---|
+/// | `.json::<T>()` | the error names source, file and byte and ends the attempt, hence, after some of them, the job |
+/// | `.json::<T>().skip_undecodable()` | it is left out, counted and warned of: [`Skipped`] |
+/// | `.try_json::<T>()`, then `.split()` | it is a record of a stream of its own, for a dead-letter file: [`Undecodable`] |
+/// | `.try_json::<T>()`, then `.or_skip()` or `.or_fail()` | as above, decided on the stream |
+///
+/// Every format has its `try_` twin.
+///
+/// [`Undecodable`]: crate::Undecodable
 #[derive(Debug, Clone)]
 #[must_use = "a format makes it a source, as in `Files::read(path).lines()`"]
 pub struct ReadFiles {
@@ -48,19 +63,51 @@ impl ReadFiles {
     }
 
     /// Every line is a `String`, without its `\n` or `\r\n`; empty lines too, and a last line without a newline. Lines
-    /// have to be UTF-8; another one is an error. Costs one allocation per line.
+    /// have to be UTF-8; another one cannot be decoded. Costs one allocation per line.
     pub fn lines(self) -> FileSource<Lines> {
         self.decode(Lines)
     }
 
-    /// Every line is a JSON value of type `T`; blank lines are passed over. A line that is none is an error.
+    /// The same; a line that is not UTF-8 is an `Err`.
+    pub fn try_lines(self) -> FileSource<Try<Lines>> {
+        self.try_decode(Lines)
+    }
+
+    /// Every line is its bytes, without its `\n` or `\r\n`, whatever they are. Costs one allocation per line.
+    pub fn bytes(self) -> FileSource<Bytes> {
+        self.decode(Bytes)
+    }
+
+    /// Every line is a JSON value of type `T`; blank lines are passed over.
     pub fn json<T: DeserializeOwned + Send + 'static>(self) -> FileSource<Json<T>> {
         self.decode(Json::new())
     }
 
+    /// The same; a line that is no `T` is an `Err`.
+    pub fn try_json<T: DeserializeOwned + Send + 'static>(self) -> FileSource<Try<Json<T>>> {
+        self.try_decode(Json::new())
+    }
+
+    /// Every line is a `T` of comma-separated values, found by the names of the columns in the first line of its file;
+    /// blank lines are passed over. Fields may be quoted with `"`, in which `""` is a quote, and end with their line: a
+    /// line break within quotes is not read.
+    pub fn csv<T: DeserializeOwned + Send + 'static>(self) -> FileSource<Csv<T>> {
+        self.decode(Csv::new())
+    }
+
+    /// The same; a line that is no `T` is an `Err`.
+    pub fn try_csv<T: DeserializeOwned + Send + 'static>(self) -> FileSource<Try<Csv<T>>> {
+        self.try_decode(Csv::new())
+    }
+
     /// Every line is what `format` makes of it.
     pub fn decode<F: Decode>(self, format: F) -> FileSource<F> {
-        FileSource { path: self.path, format, rate: Rate::default() }
+        FileSource { path: self.path, format, rate: Rate::default(), skips: false }
+    }
+
+    /// The same; a line of which it makes nothing is an `Err`.
+    pub fn try_decode<F: Decode>(self, format: F) -> FileSource<Try<F>> {
+        self.decode(Try(format))
     }
 }
 
@@ -70,6 +117,8 @@ pub struct FileSource<F> {
     path: PathBuf,
     format: F,
     rate: Rate,
+    /// Whether lines that cannot be decoded are left out.
+    skips: bool,
 }
 
 impl<F> FileSource<F> {
@@ -78,6 +127,14 @@ impl<F> FileSource<F> {
     #[must_use]
     pub fn rate(mut self, lines_per_second: impl Into<Option<u64>>) -> Self {
         self.rate.set(lines_per_second.into());
+        self
+    }
+
+    /// Leaves lines out that cannot be decoded, instead of failing. They are counted in the metric
+    /// `millstream_skipped_records_total` under the name of the source, and warned of at most once a minute.
+    #[must_use]
+    pub fn skip_undecodable(mut self) -> Self {
+        self.skips = true;
         self
     }
 }
@@ -101,8 +158,9 @@ impl<F: Decode> Source for FileSource<F> {
         Ok(files)
     }
 
-    async fn open(&self, _: &SourceContext) -> Result<FileReader<F>, BoxError> {
-        Ok(FileReader::new(self.format.clone(), self.rate.pacer()))
+    async fn open(&self, cx: &SourceContext) -> Result<FileReader<F>, BoxError> {
+        let skipped = self.skips.then(|| Skipped::of(&*cx.source));
+        Ok(FileReader::new(self.format.clone(), skipped, self.rate.pacer()))
     }
 }
 

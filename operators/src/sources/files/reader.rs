@@ -5,7 +5,8 @@ use super::format::Decode;
 use super::lines::LineFile;
 use super::offset::FileOffset;
 use crate::sources::rate::Pacer;
-use millstream_framework::{BoxError, Error, Polled, SourceReader, SplitBatch};
+use crate::sources::undecodable::Undecodable;
+use millstream_framework::{BoxError, Error, Polled, Skipped, SourceReader, SplitBatch};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
@@ -20,7 +21,9 @@ const BATCH_BYTES: u64 = 64 * 1024;
 #[derive(Debug)]
 pub struct FileReader<F> {
     format: F,
-    files: Vec<Lane>,
+    /// Counts what cannot be decoded, if that is to be left out.
+    skipped: Option<Skipped>,
+    files: Vec<Lane<F>>,
     /// Where a split is in `files`.
     index: BTreeMap<String, usize>,
     /// Those that are open, next one first.
@@ -33,21 +36,22 @@ pub struct FileReader<F> {
 }
 
 #[derive(Debug)]
-struct Lane {
+struct Lane<F> {
     split: String,
-    at: At,
+    at: At<F>,
 }
 
 #[derive(Debug)]
-enum At {
+enum At<F> {
     Closed(FileOffset),
-    Open(LineFile),
+    Open(LineFile, F),
 }
 
 impl<F: Decode> FileReader<F> {
-    pub(super) fn new(format: F, pacer: Pacer) -> Self {
+    pub(super) fn new(format: F, skipped: Option<Skipped>, pacer: Pacer) -> Self {
         Self {
             format,
+            skipped,
             files: Vec::new(),
             index: BTreeMap::new(),
             turns: VecDeque::new(),
@@ -90,16 +94,19 @@ impl<F: Decode> FileReader<F> {
 
     /// Appends up to `room` records of a file; false if it has been read to its end.
     fn read_file(&mut self, turn: usize, room: usize, into: &mut Vec<F::Record>) -> Result<bool, BoxError> {
-        let At::Open(file) = &mut self.files[turn].at else { return Ok(false) };
+        let Lane { split, at: At::Open(file, format) } = &mut self.files[turn] else { return Ok(false) };
         let full = file.byte() + BATCH_BYTES;
         for _ in 0..room {
             let byte = file.byte();
             let Some(line) = file.next_line()? else { return Ok(false) };
-            match self.format.decode(line) {
+            match format.decode(line) {
                 Ok(record) => into.extend(record),
                 Err(error) => {
-                    let place = format!("`{}`, line at byte {byte}", file.path().display());
-                    return Err(Error::from_user(error, place).into());
+                    let bad = Undecodable::new(split, byte, &error, line);
+                    match &self.skipped {
+                        Some(skipped) => skipped.skip(&bad),
+                        None => into.push(give_up(format, bad, error)?),
+                    }
                 }
             }
             if file.byte() >= full {
@@ -113,16 +120,23 @@ impl<F: Decode> FileReader<F> {
         let lane = &mut self.files[turn];
         if let At::Closed(from) = &lane.at {
             let buffer = self.spare.pop().unwrap_or_default();
-            lane.at = At::Open(LineFile::open(Path::new(&lane.split), from, buffer)?);
+            let (path, mut format) = (Path::new(&lane.split), self.format.clone());
+            let mut file = LineFile::open(path, from, buffer)?;
+            if format.has_header() && from.byte == 0 {
+                read_header(&mut format, &mut file)?;
+            } else if format.has_header() {
+                read_header(&mut format, &mut LineFile::open(path, &FileOffset::start(0), Vec::new())?)?;
+            }
+            lane.at = At::Open(file, format);
         }
         Ok(())
     }
 
     fn close(&mut self, turn: usize) {
         let at = &mut self.files[turn].at;
-        if let At::Open(file) = at {
+        if let At::Open(file, _) = at {
             let offset = file.offset();
-            if let At::Open(file) = std::mem::replace(at, At::Closed(offset)) {
+            if let At::Open(file, _) = std::mem::replace(at, At::Closed(offset)) {
                 self.spare.push(file.into_buffer());
             }
         }
@@ -177,17 +191,35 @@ impl<F: Decode> SourceReader for FileReader<F> {
         let lane = self.index.get(split).and_then(|index| self.files.get(*index));
         match lane.map(|lane| &lane.at) {
             Some(At::Closed(offset)) => Ok(offset.clone()),
-            Some(At::Open(file)) => Ok(file.offset()),
+            Some(At::Open(file, _)) => Ok(file.offset()),
             None => Err(format!("the file `{split}` was never assigned to this reader").into()),
         }
     }
+}
+
+/// Reads the first line of a file.
+fn read_header<F: Decode>(format: &mut F, file: &mut LineFile) -> Result<(), Error> {
+    let place = format!("the header of `{}`", file.path().display());
+    match file.next_line()? {
+        Some(line) => format.header(line).map_err(|error| Error::from_user(error, place)),
+        None => Ok(()),
+    }
+}
+
+/// The record that a format makes of a line that cannot be decoded, or the error that names its place.
+#[cold]
+fn give_up<F: Decode>(format: &mut F, bad: Undecodable, error: BoxError) -> Result<F::Record, BoxError> {
+    format.undecodable(bad).map_err(|bad| match error.downcast::<Error>() {
+        Ok(error) => error.at(bad.place()).into(),
+        Err(_) => bad.into(),
+    })
 }
 
 #[cfg(test)]
 impl<F> FileReader<F> {
     /// Whether no more files are open, and no more buffers kept, than this file promises.
     pub(super) fn is_frugal(&self) -> bool {
-        let open = self.files.iter().filter(|lane| matches!(lane.at, At::Open(_))).count();
+        let open = self.files.iter().filter(|lane| matches!(lane.at, At::Open(..))).count();
         open <= OPEN_MAX && open + self.spare.len() <= OPEN_MAX
     }
 }

@@ -277,7 +277,8 @@ fn files_take_turns() {
 fn an_error_says_the_file_and_the_byte() {
     let directory = with(b"good\nb\xffd\n");
     let error = Run::start(directory.path(), &[]).unwrap().rest().unwrap_err().to_string();
-    assert!(error.contains("a.txt`, line at byte 5: byte 1 of the line is not UTF-8"), "{error}");
+    assert!(error.contains("a.txt`, offset 5: byte 1 of the line is not UTF-8"), "{error}");
+    assert!(error.contains("`b\u{fffd}d`"), "{error}");
 
     let directory = with("{\"word\": \"a\"}\n\n{\"word\": 1}\n");
     let source = ReadFiles::new(directory.path().into()).json::<std::collections::BTreeMap<String, String>>();
@@ -286,7 +287,7 @@ fn an_error_says_the_file_and_the_byte() {
     block_on(reader.assign(split, None)).unwrap();
     let mut records = Vec::new();
     let error = reader.read(1024, &mut records).unwrap_err().to_string();
-    assert!(error.contains("line at byte 15: ") && error.contains("`{\"word\": 1}`"), "{error}");
+    assert!(error.contains("a.txt`, offset 15: ") && error.contains("`{\"word\": 1}`"), "{error}");
     assert_eq!(records.len(), 1);
 }
 
@@ -322,4 +323,66 @@ fn a_rate_is_kept() {
     assert_eq!(lines, 100);
     assert!((95..1000).contains(&took), "took {took} ms");
     assert!(block_on(ReadFiles::new(directory.path().into()).lines().rate(0).splits(&[])).is_err());
+}
+
+/// All records of a source, read in two goes, of which the second starts from what the first has kept.
+fn in_two_goes<F: Decode>(source: &FileSource<F>, first: usize) -> Result<Vec<F::Record>, BoxError> {
+    let split = block_on(source.splits(&[]))?.remove(0);
+    let mut records = Vec::new();
+    let mut from = None;
+    for room in [first, 1024] {
+        let mut reader = block_on(source.open(&source_context()))?;
+        block_on(reader.assign(split.clone(), from.take()))?;
+        reader.read(room, &mut records)?;
+        from = Some(reader.offset(&split)?);
+    }
+    Ok(records)
+}
+
+#[test]
+fn columns_are_known_wherever_a_file_is_read_on() {
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Row {
+        name: String,
+        cents: u64,
+    }
+    let rows = |cents: std::ops::Range<u64>| cents.map(|cents| Row { name: format!("n{cents}"), cents });
+    let lines: String = rows(0..20).map(|Row { name, cents }| format!("{cents},x,{name}\n")).collect();
+    let directory = with("cents,note,name\n".to_owned() + &lines);
+    let source = ReadFiles::new(directory.path().into()).csv::<Row>();
+    for first in 0..20 {
+        assert_eq!(in_two_goes(&source, first).unwrap(), rows(0..20).collect::<Vec<_>>(), "after {first}");
+    }
+    for empty in ["", "cents,note,name\n", "cents,note,name\n\n"] {
+        put(&directory, "a.txt", empty);
+        assert_eq!(in_two_goes(&source, 1).unwrap(), []);
+    }
+    put(&directory, "a.txt", "\"cents\n1\n");
+    let error = in_two_goes(&source, 1).unwrap_err().to_string();
+    assert!(error.contains("the header of `") && error.contains("no closing quote"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_decoded_is_a_record_or_left_out() {
+    let directory = with(b"1\nx\n\n3\n\xff\n");
+    let path = directory.path().canonicalize().unwrap().join("a.txt").display().to_string();
+    let read = || ReadFiles::new(directory.path().into());
+    let numbers = in_two_goes(&read().try_json::<u64>(), 2).unwrap();
+    let bad = |at: usize| numbers[at].clone().unwrap_err();
+    let (x, last) = (bad(1), bad(3));
+    assert_eq!((&numbers[0], &numbers[2], numbers.len()), (&Ok(1), &Ok(3), 4));
+    assert_eq!((x.split.as_str(), x.offset, x.bytes.as_slice()), (path.as_str(), 2, &b"x"[..]));
+    assert!(x.error.contains("no `u64` as JSON"), "{x}");
+    assert_eq!((last.offset, last.bytes.as_slice()), (7, &b"\xff"[..]));
+
+    assert_eq!(in_two_goes(&read().json::<u64>().skip_undecodable(), 2).unwrap(), [1, 3]);
+    let lines = in_two_goes(&read().try_lines(), 1).unwrap();
+    let good: Vec<&str> = lines.iter().flatten().map(String::as_str).collect();
+    assert_eq!((good, lines.len()), (vec!["1", "x", "", "3"], 5));
+    let bytes = in_two_goes(&read().bytes(), 3).unwrap();
+    assert_eq!(bytes, [&b"1"[..], b"x", b"", b"3", b"\xff"]);
+    put(&directory, "a.txt", "n\n1\n1,2\n");
+    let rows = in_two_goes(&read().try_csv::<(u64,)>(), 1).unwrap();
+    assert_eq!((&rows[0], rows[1].as_ref().unwrap_err().offset), (&Ok((1,)), 4));
+    assert!(in_two_goes(&read().csv::<(u64,)>(), 1).unwrap_err().to_string().contains("offset 4: it has 2 columns"));
 }
