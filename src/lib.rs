@@ -48,8 +48,7 @@ pub mod prelude {
         Stream, Timestamp, Topology,
     };
     pub use millstream_operators::{
-        Aggregate, Channel, Collected, Console, Files, Generator, KeyedOperators as _, Null, Of, Records,
-        Undecodable,
+        Aggregate, Channel, Collected, Console, Files, Generator, KeyedOperators as _, Null, Of, Records, Undecodable,
     };
     pub use std::process::ExitCode;
     pub use std::time::Duration;

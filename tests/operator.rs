@@ -254,7 +254,7 @@ fn a_panic_names_the_operator() {
         Ok(())
     };
     let error = refused(job(&scratch, topology)).to_string();
-    assert!(error.contains("of `others`: panicked: all is lost"), "{error}");
+    assert!(error.contains("operator `others`, subtask 0: panicked: all is lost"), "{error}");
 }
 
 /// Says which of the operators made it is.

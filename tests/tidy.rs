@@ -29,8 +29,10 @@ const IMPORTS: [(&str, &[&str]); 10] = [
     ("cli", &["base", "checkpoints", "topology", "config", "runtime", "job"]),
     ("job", &["base", "topology", "config", "runtime", "cli"]),
 ];
-const BASE: [&str; 12] =
-    ["clock", "codec", "data", "error", "key", "message", "record", "secret", "shape", "spawn", "time", "values"];
+const BASE: [&str; 13] = [
+    "clock", "codec", "data", "error", "guard", "key", "message", "record", "secret", "shape", "spawn", "time",
+    "values",
+];
 
 /// Crates of this workspace that the code below a path must not name.
 const CRATES: [(&str, &[&str]); 4] = [

@@ -1,6 +1,9 @@
 //! The one error of the library, and the one that user code returns. Nothing else decides an exit code.
 
+use bytesize::ByteSize;
 use std::fmt;
+use std::io::ErrorKind as IoKind;
+use std::path::Path;
 use std::sync::Arc;
 
 /// What user code returns: `?` works on every error type, on `&str` and on `anyhow::Error`.
@@ -18,11 +21,18 @@ pub enum ErrorKind {
     Failed,
     /// The disk or another service of the machine failed. Restarted by the policy, then exit code 1.
     Io,
+    /// A disk or a quota is full: free space. Nothing is lost. Restarted by the policy, since others may free some,
+    /// then exit code 1.
+    Full,
+    /// A file or directory may not be read or written: give the right to it, or name another one. Never retried. Exit
+    /// code 1.
+    Denied,
     /// Something else holds what the job needs for now; start again after a pause. Exit code 75.
     Busy,
     /// Another instance has taken the job over for good. Exit code 77.
     Superseded,
-    /// Going on could lose or double records; a person has to decide. Never retried. Exit code 78.
+    /// Going on could lose or double records, as with damaged files; a person has to decide. Never retried. Exit code
+    /// 78.
     Refused,
 }
 
@@ -31,7 +41,7 @@ impl ErrorKind {
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
-            Self::Topology | Self::Failed | Self::Io => 1,
+            Self::Topology | Self::Failed | Self::Io | Self::Full | Self::Denied => 1,
             Self::Usage => 2,
             Self::Busy => 75,
             Self::Superseded => 77,
@@ -42,7 +52,7 @@ impl ErrorKind {
     /// Whether the job may recover in place and try again.
     #[must_use]
     pub fn is_retriable(self) -> bool {
-        matches!(self, Self::Failed | Self::Io)
+        matches!(self, Self::Failed | Self::Io | Self::Full)
     }
 }
 
@@ -54,12 +64,14 @@ pub struct Error {
     message: String,
     context: Vec<String>,
     source: Option<Arc<dyn std::error::Error + Send + Sync + 'static>>,
+    /// What to do, said last.
+    advice: Option<String>,
 }
 
 impl Error {
     /// An error that says what happened and, where there is something to do, what to do.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), context: Vec::new(), source: None }
+        Self { kind, message: message.into(), context: Vec::new(), source: None, advice: None }
     }
 
     /// A refusal: going on could lose or double records. Connectors return it as a [`BoxError`]; the job then ends with
@@ -86,20 +98,41 @@ impl Error {
     pub fn from_user(error: BoxError, place: impl Into<String>) -> Self {
         match error.downcast::<Self>() {
             Ok(error) => error.at(place),
-            Err(error) => {
-                Self { kind: ErrorKind::Failed, message: error.to_string(), context: vec![place.into()], source: None }
-            }
+            Err(error) => Self::new(ErrorKind::Failed, error.to_string()).at(place),
         }
     }
 
-    /// An input or output error at `path`.
-    pub fn io(error: std::io::Error, doing: &str, path: &std::path::Path) -> Self {
-        let remedy = match error.kind() {
-            std::io::ErrorKind::StorageFull => " (free space on that file system, then start again)",
-            std::io::ErrorKind::PermissionDenied => " (give this user the right to it, or name another directory)",
-            _ => "",
+    /// An input or output error at `path`: of the kind [`Full`](ErrorKind::Full) or [`Denied`](ErrorKind::Denied) where
+    /// it is that, else [`Io`](ErrorKind::Io). Says what to do; asks the file system how much room there is if there is
+    /// too little.
+    pub fn io(error: std::io::Error, doing: &str, path: &Path) -> Self {
+        Self::storage(error.kind(), &error.to_string(), doing, path)
+    }
+
+    /// The same of a library that has errors of its own, and their text.
+    pub(crate) fn storage(cause: IoKind, text: &str, doing: &str, path: &Path) -> Self {
+        let (kind, remedy) = match cause {
+            IoKind::StorageFull => (ErrorKind::Full, format!("{}{FREE}", room(path))),
+            IoKind::QuotaExceeded => (ErrorKind::Full, format!("the quota of this user is used up; {FREE}")),
+            IoKind::ReadOnlyFilesystem => (ErrorKind::Denied, READ_ONLY.into()),
+            IoKind::PermissionDenied => (ErrorKind::Denied, RIGHT.into()),
+            _ => (ErrorKind::Io, String::new()),
         };
-        Self::new(ErrorKind::Io, format!("cannot {doing} {}: {error}{remedy}", path.display()))
+        let message = format!("cannot {doing} {}: {text}", path.display());
+        Self::new(kind, if remedy.is_empty() { message } else { format!("{message} ({remedy})") })
+    }
+
+    /// What to do, which is said last.
+    pub(crate) fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+
+    /// Where it began and what happened there, without the places further out.
+    pub(crate) fn innermost(&self) -> String {
+        let place = self.context.first().map(|place| format!("{place}: ")).unwrap_or_default();
+        let source = self.source.as_ref().map(|source| format!(": {source}")).unwrap_or_default();
+        format!("{place}{}{source}", self.message)
     }
 
     /// What the caller has to do.
@@ -107,6 +140,19 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
+}
+
+const FREE: &str = "free space there, or move the directory to where there is more, then start again: nothing is \
+    lost, the job goes on from its last checkpoint";
+const READ_ONLY: &str = "that file system is mounted read-only: mount it for writing, or name another directory; if \
+    it was writable before, its disk may have failed";
+const RIGHT: &str = "give this user the right to it, or name another directory";
+
+/// How much room there is where `path` is or was to be made; nothing if that cannot be told.
+fn room(path: &Path) -> String {
+    let Some(stat) = path.ancestors().find_map(|there| rustix::fs::statvfs(there).ok()) else { return String::new() };
+    let [free, all] = [stat.f_bavail, stat.f_blocks].map(|blocks| ByteSize::b(blocks.saturating_mul(stat.f_frsize)));
+    format!("{free} of {all} are left on that file system; ")
 }
 
 impl fmt::Display for Error {
@@ -118,6 +164,9 @@ impl fmt::Display for Error {
         if let Some(source) = &self.source {
             write!(f, ": {source}")?;
         }
+        if let Some(advice) = &self.advice {
+            write!(f, "\n{advice}")?;
+        }
         Ok(())
     }
 }
@@ -125,5 +174,44 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_deref().map(|s| s as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_the_disk_say_what_to_do() {
+        let path = std::env::temp_dir().join("not-there").join("file");
+        for (cause, kind, said) in [
+            (IoKind::StorageFull, ErrorKind::Full, "are left on that file system; free space there"),
+            (IoKind::QuotaExceeded, ErrorKind::Full, "the quota of this user is used up; free space there"),
+            (IoKind::ReadOnlyFilesystem, ErrorKind::Denied, "mounted read-only"),
+            (IoKind::PermissionDenied, ErrorKind::Denied, "give this user the right"),
+            (IoKind::NotFound, ErrorKind::Io, "not-there/file: "),
+        ] {
+            let error = Error::io(cause.into(), "write", &path);
+            let text = error.to_string();
+            assert_eq!(error.kind(), kind, "{text}");
+            assert!(text.starts_with("cannot write ") && text.contains(said), "{text}");
+        }
+    }
+
+    /// The system's own numbers are understood.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_device_is_full() {
+        use std::io::Write;
+        let path = Path::new("/dev/full");
+        let error = std::fs::OpenOptions::new().write(true).open(path).and_then(|mut full| full.write_all(b"x"));
+        assert_eq!(Error::io(error.unwrap_err(), "write", path).kind(), ErrorKind::Full);
+    }
+
+    #[test]
+    fn places_come_first_and_advice_last() {
+        let error = Error::new(ErrorKind::Failed, "it broke").because("too old").at("gear").at("engine");
+        assert_eq!(error.innermost(), "gear: it broke: too old");
+        assert_eq!(error.advise("buy another").to_string(), "engine: gear: it broke: too old\nbuy another");
     }
 }

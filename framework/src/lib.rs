@@ -12,6 +12,7 @@ pub mod clock;
 mod codec;
 mod data;
 mod error;
+mod guard;
 pub mod key;
 mod message;
 pub mod operator;

@@ -6,6 +6,7 @@
 //! `MSDEV_SOAK=1`. `MSDEV_SEED` repeats the one campaign of a failure: the same instants, as far as the
 //! machine allows.
 
+mod branches;
 mod campaign;
 mod example;
 mod lookups;
@@ -28,6 +29,8 @@ fn pipeline_process() {
         numbers::job(serde_json::from_str(&numbers).unwrap())
     } else if let Some(lookups) = spec("MSDEV_TEST_LOOKUPS") {
         lookups::job(serde_json::from_str(&lookups).unwrap())
+    } else if let Some(branches) = spec("MILLSTREAM_TEST_BRANCHES") {
+        branches::job(serde_json::from_str(&branches).unwrap())
     } else {
         return;
     };
@@ -86,6 +89,11 @@ fn soak_numbers() {
 #[test]
 fn soak_lookups() {
     campaigns("lookups", (10, 200), |places| lookups::Lookups::new(places, 1500));
+}
+
+#[test]
+fn soak_branches() {
+    campaigns("branches", (6, 150), |places| branches::Events::new(places, 6000));
 }
 
 #[test]

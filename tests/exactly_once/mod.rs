@@ -7,12 +7,14 @@
 //! | `checkpoints.rs` | what is kept, sources that end, time-outs |
 //! | `rerun.rs` | input that grew, shrank, changed |
 //! | `directory.rs` | damaged, rolled back, foreign and busy directories; `--restore` |
+//! | `poison.rs` | records that fail in every attempt |
 //! | `program.rs` | a program that does not fit its checkpoint |
 //! | `restart.rs` | failures, panics, recovery in the process |
 //! | `signals.rs` | SIGTERM, and wrong usage |
 
 mod checkpoints;
 mod directory;
+mod poison;
 mod program;
 mod rerun;
 mod restart;

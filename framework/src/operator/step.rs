@@ -21,8 +21,8 @@ pub trait Collect<T> {
             self.emit(record);
         }
     }
-    /// Ends the job with this error; the runtime adds operator, subtask, split and offset. The records after the one at
-    /// hand are not processed.
+    /// Ends the attempt with this error; the runtime adds operator, subtask, split and offset. The step may still be
+    /// called for records of the same batch, but nothing of that batch goes further.
     fn fail(&mut self, error: BoxError);
 }
 

@@ -12,7 +12,7 @@ use crate::checkpoints::{
 };
 use crate::operator::{Decided, DecisionLog, Digest, Instance, Progress, Visible};
 use crate::state::backend::StateEnv;
-use crate::subtask::{self, Assignment, Report, Reports};
+use crate::subtask::{self, Assignment, Report, Reports, Suspect};
 use crate::topology::{Kind, Plan};
 use crate::{Attempt, Epoch, Error, ErrorKind, Job, clock};
 use std::collections::{BTreeMap, VecDeque};
@@ -23,10 +23,12 @@ use tokio::sync::{mpsc, watch};
 
 /// What the user ordered. Once the first checkpoint is finished the order has been carried out, and recoveries in place
 /// resume from the newest.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Order {
     pub(crate) restore: Restore,
     pub(crate) allow_duplicates: bool,
+    /// What ended the attempt before, as far as that is known.
+    pub(crate) suspect: Option<Arc<Suspect>>,
 }
 
 /// What all attempts of a process share.
@@ -39,7 +41,7 @@ pub(crate) struct Session {
 
 /// Runs one attempt to its end.
 pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Error> {
-    let (job, store) = (&session.job, &session.store);
+    let (job, store, suspect) = (&session.job, &session.store, order.suspect.take());
     let plan = job.plan()?;
     plan.graph.read_secrets()?;
     directory_decides(&plan)?;
@@ -56,7 +58,7 @@ pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Erro
         error = session.control.aborted() => return Err(error),
     };
     let state = StateEnv::start(store.data_dir(), attempt, job.settings.budget().storage)?;
-    let done = match Running::start(session, plan, attempt, recovered, splits, state.clone()) {
+    let done = match Running::start(session, plan, attempt, recovered, splits, state.clone(), suspect) {
         Ok(running) => running.run(order).await,
         Err(error) => Err(error),
     };
@@ -135,6 +137,8 @@ struct Running<'a> {
     answers: VecDeque<Event>,
     /// Who waits for a checkpoint: for which one, once its barrier is sent.
     asked: Vec<(Option<Epoch>, Asked)>,
+    /// Where the error came from that ends this attempt.
+    suspect: Option<Arc<Suspect>>,
     over: Option<Result<(), Error>>,
 }
 
@@ -146,11 +150,13 @@ impl<'a> Running<'a> {
         recovered: Recovered,
         splits: BTreeMap<usize, Vec<Vec<Assignment>>>,
         state: Arc<StateEnv>,
+        suspect: Option<Arc<Suspect>>,
     ) -> Result<Self, Error> {
         let (to, reports) = mpsc::unbounded_channel();
         let settings = &session.job.settings;
         let budget = settings.budget();
-        let common = Common::new(&plan, &session.job.name, attempt, recovered.first, budget, Reports(to));
+        let mut common = Common::new(&plan, &session.job.name, attempt, recovered.first, budget, Reports(to));
+        common.suspect = suspect;
         session.control.begin(recovered.manifest.as_ref().map(|m| m.epoch), common.operators(&plan));
         let keyed = common.keyed(&plan);
         let participants = common.participants.sorted(&plan);
@@ -192,6 +198,7 @@ impl<'a> Running<'a> {
             uncleaned: recovered.uncleaned,
             answers: VecDeque::new(),
             asked: Vec::new(),
+            suspect: None,
             over: None,
         };
         let n = settings.workers();
@@ -220,9 +227,10 @@ impl<'a> Running<'a> {
                 }
             }
             if self.coordinator.finished().is_some() {
-                *order = Order { restore: Restore::Latest, ..*order };
+                order.restore = Restore::Latest;
             }
         }
+        order.suspect = self.suspect.take();
         let over = self.over.take().unwrap_or(Ok(()));
         if let Err(error) = &over {
             let text = "the attempt failed before the checkpoint was decided: ask again";
@@ -307,6 +315,10 @@ impl<'a> Running<'a> {
             Report::Progress => Some(Event::Progress),
             Report::Owing => Some(Event::Owing),
             Report::Ended(participant) => Some(Event::Ended { participant: Participant(participant) }),
+            Report::Suspect(suspect) => {
+                self.suspect = Some(Arc::new(suspect));
+                None
+            }
             Report::Failed(error) => {
                 self.over = Some(Err(error));
                 None

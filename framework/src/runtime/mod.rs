@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `supervise.rs` | attempts one after the other, by the restart policy |
+//! | `poison.rs` | whether it is always the same record that fails |
 //! | `recovery.rs` | what to resume from, and putting it in order: steps 2 to 7 of a recovery |
 //! | `wiring.rs` | lanes, commands and participants of a plan |
 //! | `worker.rs` | threads, and the subtasks pinned to them |
@@ -15,6 +16,7 @@
 mod attempt;
 mod control;
 mod handle;
+mod poison;
 mod recovery;
 mod status;
 mod supervise;

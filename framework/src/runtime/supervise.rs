@@ -2,9 +2,10 @@
 
 use super::attempt::{self, Order, Session};
 use super::control::Control;
+use super::poison::{Failure, verdict};
 use super::status::Phase;
-use super::worker::message;
 use crate::checkpoints::Store;
+use crate::guard::message;
 use crate::operator::Instance;
 use crate::{Error, ErrorKind, Job, spawn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -43,8 +44,9 @@ fn run(job: Job, control: &Control, begun: oneshot::Sender<()>) -> Result<(), Er
 /// What ended the job: of a kind that is not retriable, or once too often in a row.
 async fn supervise(session: &Session) -> Result<(), Error> {
     let (settings, control) = (&session.job.settings, &session.control);
-    let mut order = Order { restore: settings.restore, allow_duplicates: settings.allow_duplicates };
-    let mut failures = 0;
+    let mut order = Order { restore: settings.restore, allow_duplicates: settings.allow_duplicates, suspect: None };
+    // in a row, without a checkpoint in between
+    let mut failures = Vec::new();
     loop {
         control.phase(Phase::Recovering);
         let before = control.status().checkpoints;
@@ -52,12 +54,16 @@ async fn supervise(session: &Session) -> Result<(), Error> {
         if !error.kind().is_retriable() || control.is_stopping() {
             return Err(error);
         }
-        failures = if control.status().checkpoints > before { 1 } else { failures + 1 };
-        let Some(pause) = settings.restart.pause_after(failures) else {
-            let n = settings.restart.attempts;
-            return Err(error.at(format!("failed {n} times in a row without a checkpoint in between")));
+        if control.status().checkpoints > before {
+            failures.clear();
+        }
+        failures.push(Failure::of(&error, order.suspect.as_ref().and_then(|suspect| suspect.record.clone())));
+        let n = failures.len();
+        let Some(pause) = settings.restart.pause_after(n as u32) else {
+            let error = error.at(format!("failed {n} times in a row without a checkpoint in between"));
+            return Err(verdict(&failures).into_iter().fold(error, Error::advise));
         };
-        tracing::warn!(%error, pause_ms = crate::clock::millis(pause), failures, "attempt failed, recovering");
+        tracing::warn!(%error, pause_ms = crate::clock::millis(pause), failures = n, "attempt failed, recovering");
         control.failed(&error);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

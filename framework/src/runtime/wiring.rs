@@ -5,7 +5,7 @@ use super::control::Operator;
 use super::status::Role;
 use crate::checkpoints as protocol;
 use crate::config::Budget;
-use crate::subtask::{Assignment, Command, Commands, Counters, GateSpec, Reports, StageContext};
+use crate::subtask::{Assignment, Command, Commands, Counters, GateSpec, Reports, StageContext, Suspect};
 use crate::topology::{AnySend, Inlet, Kind, Plan};
 use crate::{Attempt, Epoch, Timestamp};
 use std::collections::BTreeMap;
@@ -86,6 +86,8 @@ pub(crate) struct Common {
     pub(crate) attempt: Attempt,
     pub(crate) first_epoch: Epoch,
     pub(crate) key_groups: u32,
+    /// What ended the attempt before.
+    pub(crate) suspect: Option<Arc<Suspect>>,
     pub(crate) reports: Reports,
     pub(crate) budget: Budget,
     pub(crate) participants: Participants,
@@ -113,6 +115,7 @@ impl Common {
             attempt,
             first_epoch,
             key_groups: crate::key::KEY_GROUPS,
+            suspect: None,
             reports,
             budget,
             counters,
@@ -134,6 +137,7 @@ impl Common {
             first_epoch: self.first_epoch,
             key_groups: self.key_groups,
             hold_bytes: self.budget.held / self.sinks,
+            suspect: self.suspect.clone(),
             reports: self.reports.clone(),
             counters: self.counters[node][subtask].clone(),
         }

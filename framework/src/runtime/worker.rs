@@ -10,10 +10,9 @@ use crate::state::keyed::StateContext;
 use crate::state::snapshot::{ItemsSnapshot, OperatorStates, StateSnapshot};
 use crate::subtask::{Report, StageContext};
 use crate::topology::{AnySend, Assemble, Kind, Life, Plan};
-use crate::{Epoch, Error, ErrorKind, spawn};
+use crate::{Epoch, Error, ErrorKind, guard, spawn};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,19 +79,13 @@ fn run(shared: Arc<Shared>, subtasks: Vec<SubtaskSpec>, mut gone: watch::Receive
     })
 }
 
-/// A panic of user code is an error like any other.
+/// A panic that no stage has caught.
 fn panicked(place: String, error: tokio::task::JoinError) -> Error {
-    let text = match error.try_into_panic() {
-        Ok(panic) => message(panic.as_ref()),
-        Err(error) => error.to_string(),
+    let error = match error.try_into_panic() {
+        Ok(panic) => guard::panicked(panic.as_ref()),
+        Err(error) => Error::new(ErrorKind::Failed, error.to_string()),
     };
-    Error::new(ErrorKind::Failed, format!("panicked: {text}")).at(place)
-}
-
-/// What a panic said.
-pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+    error.at(place)
 }
 
 impl Shared {

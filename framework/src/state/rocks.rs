@@ -16,6 +16,7 @@ use rocksdb::{
     InfoLogger, IngestExternalFileOptions, LogLevel, Options, ReadOptions, WriteBatch, WriteBufferManager,
     WriteOptions,
 };
+use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 
 /// Keys per call of RocksDB's multi-get. It works on 32 at a time; what is found stays pinned until the call is done.
@@ -205,11 +206,36 @@ impl Rocks {
     }
 }
 
+/// What the texts of RocksDB's errors end with, which are those of the system.
+const CAUSES: [(&str, IoKind); 4] = [
+    ("No space left on device", IoKind::StorageFull),
+    ("Disk quota exceeded", IoKind::QuotaExceeded),
+    ("Read-only file system", IoKind::ReadOnlyFilesystem),
+    ("Permission denied", IoKind::PermissionDenied),
+];
+
 /// What RocksDB said, by what is to be done about it.
 pub(super) fn failed(error: rocksdb::Error, doing: &str, path: &Path) -> Error {
     if error.kind() == rocksdb::ErrorKind::Corruption {
         return damaged(path, &error.into_string());
     }
-    let remedy = if error.as_ref().contains("No space left") { " (free space on that file system)" } else { "" };
-    Error::new(ErrorKind::Io, format!("cannot {doing} {}{remedy}", path.display())).because(error)
+    Error::storage(cause(error.as_ref()), error.as_ref(), doing, path)
+}
+
+fn cause(text: &str) -> IoKind {
+    CAUSES.iter().find(|(said, _)| text.contains(said)).map_or(IoKind::Other, |(_, cause)| *cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_known_by_what_rocksdb_says() {
+        let said = "IO error: No space left on device: While appending to file: /x/000012.sst: No space left on device";
+        assert_eq!(cause(said), IoKind::StorageFull);
+        let said = "IO error: While open a file for appending: /x/000007.log: Read-only file system";
+        assert_eq!(cause(said), IoKind::ReadOnlyFilesystem);
+        assert_eq!(cause("IO error: while stat a file: Input/output error"), IoKind::Other);
+    }
 }

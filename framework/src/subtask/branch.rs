@@ -1,7 +1,7 @@
 //! The stage of `split`: deals values into a batch per branch and hands each to what follows its branch. Marks go to
 //! all branches, those that got no record included.
 
-use super::chain::{Loop, Loops, loops, run};
+use super::chain::{Loop, Loops, call, loops, run};
 use super::stage::{Stage, every};
 use crate::operator::{Chain, Collect, Deal};
 use crate::{Batch, BoxError, Epoch, Error, Record, Timestamp};
@@ -112,9 +112,7 @@ impl<T: Deal> Collect<T> for Dealer<'_, T> {
 
 impl<I, T: Deal> Stage<I> for BranchStage<I, T> {
     fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error> {
-        if let Some(error) = (self.run)(batch, &mut self.batches) {
-            return Err(Error::from_user(error, &self.place));
-        }
+        call(&mut self.run, batch, &mut self.batches, &self.place)?;
         let mut done = Ok(());
         T::each(&mut self.batches, &mut |branch, batch| {
             if done.is_ok() {

@@ -5,6 +5,7 @@
 //! batch, or sixty pipelines would take twice as long to compile.
 
 use super::stage::Stage;
+use crate::guard::guarded;
 use crate::operator::{Chain, Collect};
 use crate::{Batch, BoxError, Epoch, Error, Record, Timestamp};
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +15,17 @@ use std::vec::Drain;
 /// Runs a batch through the chain it owns, and leaves the batch empty. Gives the first error of a step, after which the
 /// results are not to be used.
 pub(crate) type Loop<I, Out> = Box<dyn FnMut(&mut Batch<I>, &mut Out) -> Option<BoxError>>;
+
+/// Runs a loop on a batch. What a step fails with and what it panics with are errors of this place.
+pub(crate) fn call<I, Out>(
+    run: &mut Loop<I, Out>,
+    batch: &mut Batch<I>,
+    out: &mut Out,
+    place: &str,
+) -> Result<(), Error> {
+    let run = || run(batch, out).map_or(Ok(()), |error| Err(Error::from_user(error, place)));
+    guarded(|| place.to_owned(), run)
+}
 
 /// Makes a loop for each subtask.
 pub(crate) type Loops<I, Out> = Box<dyn Fn() -> Loop<I, Out> + Send + Sync>;
@@ -123,10 +135,8 @@ impl<I, T> ChainStage<I, T> {
 impl<I, T> Stage<I> for ChainStage<I, T> {
     fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error> {
         self.out.values.reserve(batch.len());
-        match (self.run)(batch, &mut self.out) {
-            Some(error) => Err(Error::from_user(error, &self.place)),
-            None => self.next.on_batch(&mut self.out),
-        }
+        call(&mut self.run, batch, &mut self.out, &self.place)?;
+        self.next.on_batch(&mut self.out)
     }
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
         self.next.on_watermark(mark)

@@ -7,7 +7,7 @@
 //! A watermark stays behind the records it covers and flushes nothing: it is remembered with the number of records
 //! gathered before it, and follows when these have been sent. Of several that wait, the oldest and the newest are kept.
 
-use super::chain::{Loop, Loops, loops, run};
+use super::chain::{Loop, Loops, call, loops, run};
 use super::inbox::Sender;
 use super::stage::Stage;
 use crate::key::{group_of, stable_hash, subtask_of};
@@ -286,7 +286,7 @@ impl<I, T> KeyedWriter<I, T> {
 
 impl<I, T> Stage<I> for KeyedWriter<I, T> {
     fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error> {
-        (self.run)(batch, &mut self.to).map_or(Ok(()), |error| Err(Error::from_user(error, &self.place)))
+        call(&mut self.run, batch, &mut self.to, &self.place)
     }
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
         self.to.targets.watermark(Some(mark));

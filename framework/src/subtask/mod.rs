@@ -13,6 +13,7 @@
 //! | `process.rs` | keyed operators on the row table |
 //! | `operator.rs` | operators without keys: calls, items |
 //! | `sink.rs` | the sink driver: write, prepare, hold back, commit |
+//! | `suspect.rs` | which record ended an attempt |
 //! | `report.rs` | what subtasks tell the coordinator, and are told by it |
 
 mod branch;
@@ -28,6 +29,7 @@ mod report;
 mod sink;
 mod source;
 mod stage;
+mod suspect;
 
 pub(crate) use branch::{Branch, BranchStage, branch_loops};
 pub(crate) use chain::{ChainStage, Loops, chain_loops};
@@ -41,3 +43,4 @@ pub(crate) use report::{Command, Commands, Counters, Report, Reports, StageConte
 pub(crate) use sink::SinkStage;
 pub(crate) use source::{Assignment, drive_source};
 pub(crate) use stage::{AnyStage, Discard, FanOut, erase, mismatch, typed};
+pub(crate) use suspect::Suspect;

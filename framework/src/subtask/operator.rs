@@ -17,6 +17,7 @@
 use super::report::{Counters, Report, StageContext};
 use super::stage::Stage;
 use crate::checkpoints::Part;
+use crate::guard::guarded;
 use crate::operator::{Operator, Output};
 use crate::state::items::{self, ItemsStore};
 use crate::state::snapshot::ItemsSnapshot;
@@ -180,7 +181,7 @@ impl<O: Operator> OperatorStage<O> {
 
     /// Polls the call under way; with its end the operator is back.
     fn poll_call(&mut self, mut call: Call<O>, waiting: bool, cx: &mut Context<'_>) -> Result<bool, Error> {
-        match call.poll_unpin(cx) {
+        match guarded(|| self.context.place("operator"), || Ok(call.poll_unpin(cx)))? {
             Poll::Pending => {
                 self.state = if waiting { State::Waiting(call) } else { State::Busy(call) };
                 Ok(false)

@@ -15,11 +15,12 @@ use super::drive::nanos;
 use super::report::{Counters, StageContext};
 use super::stage::Stage;
 use crate::clock;
+use crate::guard::guarded;
 use crate::operator::{Context, Process};
 use crate::state::backend::Keys;
 use crate::state::keyed::{Keyed, StateContext};
 use crate::state::{State, Table, Wanted};
-use crate::{Batch, BoxError, Epoch, Error, Timestamp};
+use crate::{Batch, Epoch, Error, Key, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context as TaskContext, Poll};
@@ -54,6 +55,14 @@ impl<K, T> Clone for KeyOf<K, T> {
             Self::Computed(key) => Self::Computed(key.clone()),
         }
     }
+}
+
+/// A key in an error, as JSON, shortened.
+#[cold]
+fn shown<K: Key>(key: &K) -> String {
+    let text = serde_json::to_string(key).unwrap_or_default();
+    let end = text.char_indices().nth(80).map(|(end, _)| end);
+    format!("key {}{}", &text[..end.unwrap_or(text.len())], if end.is_some() { ".." } else { "" })
 }
 
 /// A keyed operator in one subtask.
@@ -147,8 +156,18 @@ impl<P: Process> ProcessStage<P> {
         Ok(())
     }
 
-    /// Second pass: the user's function on each record.
-    fn run(&mut self, batch: &mut Batch<P::In>) -> Result<(), BoxError> {
+    /// Says which records an error came from. Split and offset are not known behind an exchange.
+    #[cold]
+    fn blame(&self, error: Error, hash: Option<&u64>) -> Error {
+        let place = self.context.place("operator");
+        match hash.map(|hash| self.state.rows.key_group(*hash)) {
+            Some(group) => error.at(format!("{place}, key group {group}")),
+            None => error.at(place),
+        }
+    }
+
+    /// Second pass: the user's function on each record. `at` is the number of the one at hand, also after a panic.
+    fn run(&mut self, batch: &mut Batch<P::In>, at: &mut usize) -> Result<(), Error> {
         let Self { state: Keyed { rows, desk, here, .. }, key_of, process, out, timed, .. } = self;
         let timed = *timed;
         out.values.reserve(batch.values.len());
@@ -170,11 +189,12 @@ impl<P: Process> ProcessStage<P> {
                 here.set(group, key)?;
                 row.enter(desk, here);
             }
+            *at = i;
             let done = process.on_record(value, row, &mut Context::new(key, time, out, timed));
             if P::State::HAS_TABLES {
                 row.leave(desk, here);
             }
-            done?;
+            done.map_err(|error| Error::from_user(error, shown(key)))?;
         }
         Ok(())
     }
@@ -195,9 +215,12 @@ impl<P: Process> Stage<P::In> for ProcessStage<P> {
             self.fetch(batch).map_err(|e| e.at(self.context.place("operator")))?;
         }
         if P::State::HAS_TABLES && !self.state.has_all_entries() {
-            self.prefetch(batch).map_err(|e| e.at(self.context.place("operator")))?;
+            let done = guarded(|| "prefetch".into(), || self.prefetch(batch));
+            done.map_err(|e| e.at(self.context.place("operator")))?;
         }
-        self.run(batch).map_err(|e| Error::from_user(e, self.context.place("operator")))?;
+        let mut at = 0;
+        let done = guarded(|| "on_record".into(), || self.run(batch, &mut at));
+        done.map_err(|error| self.blame(error, batch.hashes.get(at)))?;
         batch.clear();
         self.state.settle().map_err(|e| e.at(self.context.place("operator")))?;
         let counters = &self.context.counters;

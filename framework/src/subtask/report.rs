@@ -1,5 +1,6 @@
 //! What subtasks and the coordinator tell each other. The protocol they follow is in `checkpoints/protocol.rs`.
 
+use super::suspect::Suspect;
 use crate::checkpoints::Part;
 use crate::{Attempt, Epoch, Error, Timestamp};
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub(crate) enum Report {
     Owing,
     /// The source will bring nothing more.
     Ended(usize),
+    /// Where the error that follows came from.
+    Suspect(Suspect),
     /// The attempt is over.
     Failed(Error),
 }
@@ -121,6 +124,8 @@ pub(crate) struct StageContext {
     pub(crate) key_groups: u32,
     /// Bytes a sink may hold back.
     pub(crate) hold_bytes: usize,
+    /// What ended the attempt before.
+    pub(crate) suspect: Option<Arc<Suspect>>,
     pub(crate) reports: Reports,
     pub(crate) counters: Arc<Counters>,
 }

@@ -15,6 +15,7 @@ use super::inbox::{Cost, FIRST};
 use super::report::{Counters, Report, StageContext};
 use super::stage::Stage;
 use crate::checkpoints::Part;
+use crate::guard::guarded;
 use crate::operator::{Sink, SinkContext, SinkWriter};
 use crate::{Batch, BoxError, Epoch, Error, Timestamp, clock};
 use futures::FutureExt;
@@ -185,7 +186,7 @@ impl<T: Send + 'static, S: Sink<T>> SinkStage<T, S> {
                         return Ok(());
                     }
                 },
-                State::Busy(mut call) => match call.poll_unpin(cx) {
+                State::Busy(mut call) => match guarded(|| self.context.place("sink"), || Ok(call.poll_unpin(cx)))? {
                     Poll::Pending => {
                         self.state = State::Busy(call);
                         return Ok(());

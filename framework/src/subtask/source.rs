@@ -11,12 +11,14 @@ use super::drive::Slice;
 use super::inbox::Cost;
 use super::report::{Command, Commands, Counters, Report, StageContext};
 use super::stage::Stage;
+use super::suspect::{Suspect, Tally};
 use crate::checkpoints::{Part, SplitSnapshot};
 use crate::clock;
+use crate::guard::guarded;
 use crate::operator::{OffsetOf, Polled, RecordOf, Source, SourceContext, SourceReader, SplitBatch, SplitOf};
-use crate::{BoxError, Epoch, Error};
+use crate::{Batch, BoxError, Epoch, Error};
 use serde_json::Value;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -35,6 +37,9 @@ struct Driver<S: Source> {
     unseen: VecDeque<Epoch>,
     leaving: bool,
     splits: Vec<SplitOf<S>>,
+    /// The number of each.
+    numbers: BTreeMap<SplitOf<S>, usize>,
+    tally: Tally,
     /// What was reported and is not decided yet.
     reported: VecDeque<(Epoch, Vec<(SplitOf<S>, OffsetOf<S>)>)>,
     running: bool,
@@ -62,6 +67,10 @@ pub(crate) async fn drive_source<S: Source>(
         parallelism: context.parallelism,
         attempt: context.attempt,
     };
+    let restored = context.first_epoch.saturating_sub(1);
+    let suspect = context.suspect.as_ref().filter(|suspect| *suspect.source == *context.name);
+    let range = |split: &Value| suspect.filter(|suspect| suspect.split == *split)?.range(restored);
+    let suspects = assigned.iter().map(|(split, _)| range(split)).collect();
     let reader = source.open(&cx).await.map_err(|e| Error::from_user(e, &place))?;
     let mut driver = Driver::<S> {
         reader,
@@ -71,6 +80,8 @@ pub(crate) async fn drive_source<S: Source>(
         unseen: VecDeque::new(),
         leaving: false,
         splits: Vec::new(),
+        numbers: BTreeMap::new(),
+        tally: Tally::new(restored, suspects),
         reported: VecDeque::new(),
         running: false,
         ended: false,
@@ -98,6 +109,7 @@ impl<S: Source> Driver<S> {
         let from = from.map(serde_json::from_value).transpose().map_err(|e| not_ours("offset", &e))?;
         let place = format!("split {split}");
         self.reader.assign(split.clone(), from).await.map_err(|e| Error::from_user(e, place))?;
+        self.numbers.insert(split.clone(), self.splits.len());
         self.splits.push(split);
         Ok(())
     }
@@ -154,29 +166,92 @@ impl<S: Source> Driver<S> {
     /// Reads a batch and hands it on.
     async fn read(&mut self, batch: &mut SplitBatch<RecordOf<S>, SplitOf<S>>) -> Result<Polled, Error> {
         batch.split = None;
-        batch.room = self.room;
-        let polled = self.reader.poll(batch).map_err(|e| Error::from_user(e, self.context.place("source")))?;
+        batch.room = self.tally.room(self.room);
+        let from = self.suspect_offset();
+        let place = || self.context.place("source");
+        let polled =
+            guarded(place, || self.reader.poll(batch).map_err(|e| Error::from_user(e, self.context.place("source"))))?;
         batch.taken = batch.records.len();
         if !batch.records.is_empty() {
             Counters::add(&self.context.counters.records_in, batch.taken);
             if !std::mem::replace(&mut self.told, true) {
                 self.context.reports.send(Report::Progress);
             }
-            if let Err(error) = self.stage.on_batch(&mut batch.records) {
-                return Err(self.blame(error, batch.split.as_ref()));
-            }
+            let split = batch.split.as_ref().and_then(|split| self.numbers.get(split)).copied();
+            self.hand_on(split, from, batch).await?;
             Counters::add(&self.context.counters.records_out, batch.taken);
+        } else {
+            self.ready(false).await?;
         }
-        self.ready(false).await?;
         self.stage.background()?;
         Ok(polled)
     }
 
-    /// Says which records an error came from.
-    fn blame(&self, error: Error, split: Option<&SplitOf<S>>) -> Error {
-        let Some(split) = split else { return error.at(self.context.place("source")) };
-        let offset = self.reader.offset(split).map_or_else(|e| e.to_string(), |offset| format!("{offset:?}"));
-        error.at(format!("{}, split {split}, in the batch that ends at {offset}", self.context.place("source")))
+    /// The offset of the record that comes next, if it is suspect.
+    fn suspect_offset(&self) -> Option<String> {
+        self.tally.suspect().map(|split| self.offset(split))
+    }
+
+    /// The offset of the next record of a split, in words.
+    fn offset(&self, split: usize) -> String {
+        self.reader.offset(&self.splits[split]).map_or_else(|e| e.to_string(), |offset| format!("{offset:?}"))
+    }
+
+    /// Hands a batch on, suspects one by one, and waits until the stage takes more.
+    async fn hand_on(
+        &mut self,
+        split: Option<usize>,
+        from: Option<String>,
+        batch: &mut SplitBatch<RecordOf<S>, SplitOf<S>>,
+    ) -> Result<(), Error> {
+        let n = batch.taken;
+        match (split, from) {
+            (Some(split), Some(from)) if self.tally.is_suspect(split) => {
+                let (mut one, mut times) = (Batch::new(), batch.records.times.drain(..));
+                for (i, value) in batch.records.values.drain(..).enumerate() {
+                    one.values.push(value);
+                    one.times.extend(times.next());
+                    let record = if n == 1 { from.clone() } else { format!("{from}, record {} of {n}", i + 1) };
+                    let done = self.stage.on_batch(&mut one);
+                    let done = if done.is_ok() { self.ready(true).await } else { done };
+                    done.map_err(|error| self.blame(error, split, 1, Some(record)))?;
+                    self.tally.pass(split, 1);
+                }
+            }
+            (Some(split), _) => {
+                self.stage.on_batch(&mut batch.records).map_err(|error| self.blame(error, split, n, None))?;
+                let done = self.ready(false).await;
+                // what the stage has under way need not be of this batch, but most often is
+                done.inspect_err(|_| self.report(split, n, None))?;
+                self.tally.pass(split, n);
+            }
+            (None, _) => {
+                self.stage.on_batch(&mut batch.records).map_err(|error| error.at(self.context.place("source")))?;
+                self.ready(false).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says which records an error came from: of a batch, or the one at this offset.
+    fn blame(&self, error: Error, split: usize, records: usize, offset: Option<String>) -> Error {
+        let place = format!("{}, split {}", self.context.place("source"), self.splits[split]);
+        let error = match &offset {
+            Some(offset) => error.at(format!("{place}, offset {offset}")),
+            None => error.at(format!("{place}, in the batch that ends at offset {}", self.offset(split))),
+        };
+        self.report(split, records, offset);
+        error
+    }
+
+    /// Lets the next attempt know which records to look at one by one.
+    fn report(&self, split: usize, records: usize, offset: Option<String>) {
+        let name = &self.splits[split];
+        let Ok(value) = serde_json::to_value(name) else { return };
+        let source = self.context.name.to_string();
+        let record = offset.map(|offset| format!("the record of source `{source}`, split {name}, offset {offset}"));
+        let (before, records) = (self.tally.before(split), records as u64);
+        self.context.reports.send(Report::Suspect(Suspect { source, split: value, record, before, records }));
     }
 
     /// Batches shrink so that a barrier never waits long for the one under way.
@@ -225,6 +300,7 @@ impl<S: Source> Driver<S> {
             offsets.push((split.clone(), offset));
         }
         self.stage.on_barrier(epoch)?;
+        self.tally.barrier(epoch);
         self.told = false;
         self.reported.push_back((epoch, offsets));
         let (participant, name) = (self.context.participant, self.context.name.to_string());
@@ -234,6 +310,7 @@ impl<S: Source> Driver<S> {
 
     /// Lets the reader know what has been decided.
     async fn show(&mut self, epoch: Epoch) {
+        self.tally.decided(epoch);
         while self.reported.front().is_some_and(|(e, _)| *e <= epoch) {
             if let Some((_, offsets)) = self.reported.pop_front() {
                 self.reader.decided(&offsets).await;

@@ -168,6 +168,7 @@ fn restored(
         subtask,
         parallelism,
         attempt: Attempt::draw(),
+        suspect: None,
         participant: 7,
         first_epoch: 0,
         key_groups: 128,

@@ -3,6 +3,7 @@
 
 use millstream_framework::Error;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -10,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(super) const HISTORY: usize = 4096;
 
 /// How far a file was read, and how to know it again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileOffset {
     /// The position of the next line, in bytes from the start.
@@ -22,6 +23,13 @@ pub struct FileOffset {
     pub hash: u64,
     /// Whether the last line that was read ended with the file and not with a newline.
     pub unterminated: bool,
+}
+
+/// As errors show it: the byte is what people look for.
+impl fmt::Debug for FileOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.byte)
+    }
 }
 
 impl FileOffset {
