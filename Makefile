@@ -1,18 +1,17 @@
 # The commands of daily work; `make` alone lists them. `.ci/run` calls the same targets.
-# What begins with MILLSTREAM_ belongs to the pipelines that users run, so variables of ours begin otherwise.
 #
-# MSDEV_TARGET_DIR  where cargo builds; outside the checkout, so that every clone shares compiled dependencies
-# MSDEV_TOOLS_DIR   where `make setup-deny` puts cargo-deny
-# MSDEV_NO_INSTALL  set: setup says what is missing and installs nothing
-# CARGO_FLAGS       passed to every cargo command that resolves dependencies, such as --locked
+# MILLSTREAM_TARGET_DIR  where cargo builds; outside the checkout, so that every clone shares compiled dependencies
+# MILLSTREAM_TOOLS_DIR   where `make setup-deny` puts cargo-deny
+# MILLSTREAM_NO_INSTALL  set: setup says what is missing and installs nothing
+# CARGO_FLAGS            passed to every cargo command that resolves dependencies, such as --locked
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-export CARGO_TARGET_DIR := $(or $(MSDEV_TARGET_DIR),$(HOME)/.cache/millstream-target)
-export MSDEV_TOOLS_DIR := $(or $(MSDEV_TOOLS_DIR),$(HOME)/.cache/millstream-tools)
-export PATH := $(MSDEV_TOOLS_DIR)/bin:$(PATH):$(HOME)/.cargo/bin
+export CARGO_TARGET_DIR := $(or $(MILLSTREAM_TARGET_DIR),$(HOME)/.cache/millstream-target)
+export MILLSTREAM_TOOLS_DIR := $(or $(MILLSTREAM_TOOLS_DIR),$(HOME)/.cache/millstream-tools)
+export PATH := $(MILLSTREAM_TOOLS_DIR)/bin:$(PATH):$(HOME)/.cargo/bin
 
 # C++ goes through ccache where there is one. Looked up when a recipe starts and not when make does: `setup` may have
 # installed ccache a moment ago, and another CC later would compile RocksDB a second time. A CC of your own stays.
@@ -68,7 +67,7 @@ bench-compile: setup ## what pipelines cost in compile time (benches/compile)
 
 soak: setup ## crash tests at length: hundreds of kills, release build
 	$(CARGO) build --release $(WORKSPACE) --examples
-	MSDEV_SOAK=1 $(CARGO) test --release $(WORKSPACE) --test main -- --nocapture soak
+	MILLSTREAM_SOAK=1 $(CARGO) test --release $(WORKSPACE) --test main -- --nocapture soak
 
 lint: lint-fmt lint-clippy lint-deny ## format, clippy, bans, licences and sources of dependencies
 

@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export LC_ALL=C
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${MSDEV_TARGET_DIR:-$HOME/.cache/millstream-target}}"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${MILLSTREAM_TARGET_DIR:-$HOME/.cache/millstream-target}}"
 
 # the same packages as the other targets of the Makefile, or features differ and RocksDB is compiled again
 read -ra flags <<<"${CARGO_FLAGS:-}"

@@ -12,7 +12,7 @@ INPUT=examples/data
 SECONDS_WANTED=9       # how long the disturbed run takes, were it left alone
 KILL_AT=(20 45 70)     # kill when so many per cent of the output are visible
 PATIENCE=90            # seconds without progress before the demo gives up
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${MSDEV_TARGET_DIR:-$HOME/.cache/millstream-target}}"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${MILLSTREAM_TARGET_DIR:-$HOME/.cache/millstream-target}}"
 
 bold='' red='' green='' dim='' off='' live=false
 if [ -t 1 ]; then

@@ -7,14 +7,14 @@
 #     lint   rustfmt and clippy
 #     deny   cargo-deny
 #
-#   MSDEV_NO_INSTALL=1  only say what is missing
-#   MSDEV_SKIP_SETUP=1  do nothing at all: you know better than the checks below
+#   MILLSTREAM_NO_INSTALL=1  only say what is missing
+#   MILLSTREAM_SKIP_SETUP=1  do nothing at all: you know better than the checks below
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-[ -z "${MSDEV_SKIP_SETUP:-}" ] || exit 0
+[ -z "${MILLSTREAM_SKIP_SETUP:-}" ] || exit 0
 
-TOOLS="${MSDEV_TOOLS_DIR:-$HOME/.cache/millstream-tools}"
+TOOLS="${MILLSTREAM_TOOLS_DIR:-$HOME/.cache/millstream-tools}"
 DENY_VERSION=0.20.2     # what is installed when there is none
 DENY_VERSION_MIN=0.18.0 # what understands our deny.toml
 PATH="$TOOLS/bin:$PATH:$HOME/.cargo/bin"
@@ -87,7 +87,7 @@ setup_build() {
     check_rust
     find_missing
     [ -n "$needed$wished" ] || return 0
-    if [ -z "${MSDEV_NO_INSTALL:-}" ] && have apt-get && { [ "$(id -u)" -eq 0 ] || have sudo; }; then
+    if [ -z "${MILLSTREAM_NO_INSTALL:-}" ] && have apt-get && { [ "$(id -u)" -eq 0 ] || have sudo; }; then
         # shellcheck disable=SC2086
         apt_install $needed $wished || say "apt-get did not succeed"
         find_missing
@@ -103,7 +103,7 @@ setup_lint() {
     local component
     for component in rustfmt clippy; do
         if ! have "cargo-${component#rust}" || ! "cargo-${component#rust}" --version >/dev/null 2>&1; then
-            { [ -z "${MSDEV_NO_INSTALL:-}" ] && have rustup; } \
+            { [ -z "${MILLSTREAM_NO_INSTALL:-}" ] && have rustup; } \
                 || die "$component is missing: rustup component add $component, or your distribution's package"
             say "installing $component"
             rustup component add "$component" >&2
@@ -118,7 +118,7 @@ setup_deny() {
         at_least "$found" "$DENY_VERSION_MIN" && return 0
         say "cargo-deny $found is too old for deny.toml"
     fi
-    [ -z "${MSDEV_NO_INSTALL:-}" ] \
+    [ -z "${MILLSTREAM_NO_INSTALL:-}" ] \
         || die "cargo-deny is missing: cargo install --locked cargo-deny --version $DENY_VERSION"
     say "installing cargo-deny $DENY_VERSION into $TOOLS (once, some minutes)"
     # Without our target directory cargo builds in a temporary one and clears it away.

@@ -82,7 +82,7 @@ fn job(spec: &Spec) -> (Job, Null) {
 #[test]
 #[ignore = "started by another test"]
 fn process() {
-    let Ok(spec) = std::env::var("MSDEV_TEST_MEMORY") else { return };
+    let Ok(spec) = std::env::var("MILLSTREAM_TEST_MEMORY") else { return };
     let spec: Spec = serde_json::from_str(&spec).unwrap();
     let (job, null) = job(&spec);
     job.run().unwrap();
@@ -106,7 +106,7 @@ fn soak_state_of_ten_times_the_memory() {
     let spec = Spec { root: scratch.path().to_owned(), memory, rows, bytes };
     assert!(rows * (bytes as u64 + 8) >= 10 * memory);
     let mut command = myself("memory::process");
-    command.env("MSDEV_TEST_MEMORY", serde_json::to_string(&spec).unwrap());
+    command.env("MILLSTREAM_TEST_MEMORY", serde_json::to_string(&spec).unwrap());
     let mut process = Child::start(&mut command, &scratch.join("log"));
     assert_eq!(process.wait().unwrap(), 0, "{}", process.tail());
     let printed = process.printed();

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 /// Where `make soak` is to be told from `make test`.
 pub(crate) fn is_soak() -> bool {
-    std::env::var_os("MSDEV_SOAK").is_some_and(|value| value == "1")
+    std::env::var_os("MILLSTREAM_SOAK").is_some_and(|value| value == "1")
 }
 
 /// A directory that goes with this value, unless the test fails: then it stays, and its path is printed.

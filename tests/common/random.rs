@@ -12,10 +12,10 @@ pub(crate) fn mix(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// `MSDEV_SEED`, or one that was not used before.
+/// `MILLSTREAM_SEED`, or one that was not used before.
 pub(crate) fn seed() -> u64 {
-    match std::env::var("MSDEV_SEED") {
-        Ok(seed) => seed.parse().expect("MSDEV_SEED is a number"),
+    match std::env::var("MILLSTREAM_SEED") {
+        Ok(seed) => seed.parse().expect("MILLSTREAM_SEED is a number"),
         Err(_) => {
             let now = clock::wall().duration_since(UNIX_EPOCH).unwrap();
             mix(now.as_nanos() as u64 ^ u64::from(std::process::id()) << 40) >> 16

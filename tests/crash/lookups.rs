@@ -117,7 +117,7 @@ impl Subject for Lookups {
         let (root, rate, count) = (self.places.root.clone(), paced.then_some(1500), self.count);
         let spec = Spec { root, life, parallelism, rate, count };
         let mut command = myself("crash::pipeline_process");
-        command.env("MSDEV_TEST_LOOKUPS", serde_json::to_string(&spec).unwrap());
+        command.env("MILLSTREAM_TEST_LOOKUPS", serde_json::to_string(&spec).unwrap());
         command
     }
 

@@ -3,7 +3,7 @@
 //!
 //! `campaign.rs` kills, `progress.rs` shows that work is not done again, and each of the other files is a pipeline with
 //! its oracle, plain loops over the same input. At least 20 kills in the normal suite; hundreds with
-//! `MSDEV_SOAK=1`. `MSDEV_SEED` repeats the one campaign of a failure: the same instants, as far as the
+//! `MILLSTREAM_SOAK=1`. `MILLSTREAM_SEED` repeats the one campaign of a failure: the same instants, as far as the
 //! machine allows.
 
 mod branches;
@@ -23,11 +23,11 @@ use std::collections::BTreeMap;
 #[ignore = "started by other tests"]
 fn pipeline_process() {
     let spec = |name| std::env::var(name).ok();
-    let job = if let Some(words) = spec("MSDEV_TEST_WORDS") {
+    let job = if let Some(words) = spec("MILLSTREAM_TEST_WORDS") {
         words::job(serde_json::from_str(&words).unwrap())
-    } else if let Some(numbers) = spec("MSDEV_TEST_NUMBERS") {
+    } else if let Some(numbers) = spec("MILLSTREAM_TEST_NUMBERS") {
         numbers::job(serde_json::from_str(&numbers).unwrap())
-    } else if let Some(lookups) = spec("MSDEV_TEST_LOOKUPS") {
+    } else if let Some(lookups) = spec("MILLSTREAM_TEST_LOOKUPS") {
         lookups::job(serde_json::from_str(&lookups).unwrap())
     } else if let Some(branches) = spec("MILLSTREAM_TEST_BRANCHES") {
         branches::job(serde_json::from_str(&branches).unwrap())
@@ -68,7 +68,7 @@ fn campaign<S: Subject>(name: &str, seed: u64, kills: usize, new: impl Fn(&Place
     let mut subject = new(&places);
     let report = campaign::run(&mut subject, &places, kills, seed);
     let report = report.and_then(|report| report.progress(subject.input()).map(|()| report));
-    let report = report.unwrap_or_else(|e| panic!("{name}: {e}\nrepeat with MSDEV_SEED={seed}"));
+    let report = report.unwrap_or_else(|e| panic!("{name}: {e}\nrepeat with MILLSTREAM_SEED={seed}"));
     let Report { kills, lives, epochs, .. } = report;
     let read: u64 = report.read.iter().map(|life| life.records).sum();
     let read = if read > 0 { format!("{read} read of ") } else { String::new() };

@@ -162,7 +162,7 @@ impl Subject for Numbers {
         let (count, probe_from, is_sabotaged) = (*count, *probe_from, *is_sabotaged);
         let spec = Spec { root, life, parallelism, rate, count, probe_from, is_sabotaged };
         let mut command = myself("crash::pipeline_process");
-        command.env("MSDEV_TEST_NUMBERS", serde_json::to_string(&spec).unwrap());
+        command.env("MILLSTREAM_TEST_NUMBERS", serde_json::to_string(&spec).unwrap());
         command
     }
 

@@ -146,7 +146,7 @@ impl Subject for Words {
         let rate = paced.then_some(2500);
         let spec = Spec { root: self.places.root.clone(), life, parallelism, rate };
         let mut command = myself("crash::pipeline_process");
-        command.env("MSDEV_TEST_WORDS", serde_json::to_string(&spec).unwrap());
+        command.env("MILLSTREAM_TEST_WORDS", serde_json::to_string(&spec).unwrap());
         command
     }
 

@@ -14,6 +14,9 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 /// What the variables of the environment begin with.
 pub(crate) const PREFIX: &str = "MILLSTREAM_";
+/// What else may begin so: how millstream itself is built and tested, which programs that are started there see.
+const OTHERS: [&str; 7] = ["KAFKA_BOOTSTRAP", "NO_INSTALL", "SEED", "SKIP_SETUP", "SOAK", "TARGET_DIR", "TOOLS_DIR"];
+const TESTS: &str = "TEST_";
 /// The file that is read when none is named, if it is there.
 pub(crate) const FILE: &str = "millstream.toml";
 /// The table of the file with the settings of the pipeline.
@@ -144,7 +147,9 @@ pub(crate) fn environment(
 ) -> Result<(), Error> {
     let text = |text: OsString| text.into_string().ok();
     let named = variables.into_iter().filter_map(|(name, value)| Some((text(name)?, value)));
-    let mut ours: Vec<_> = named.filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    let other = |key: &str| OTHERS.contains(&key) || key.starts_with(TESTS);
+    let is_ours = |name: &str| name.strip_prefix(PREFIX).is_some_and(|key| !other(key));
+    let mut ours: Vec<_> = named.filter(|(name, _)| is_ours(name)).collect();
     ours.sort();
     for (name, value) in ours {
         let key = name.trim_start_matches(PREFIX).to_lowercase();
@@ -222,7 +227,11 @@ mod tests {
             file(&mut settings, &mut Values::default(), &path).unwrap();
             let found = |settings: &Settings| (setting.get(settings).unwrap(), settings.origin(setting.key));
             assert_eq!(found(&settings), (first.into(), Origin::File(path.display().to_string(), 2)));
-            environment(&mut settings, vars(&[(&setting.variable(), second), ("OTHER", "x")])).unwrap();
+            environment(
+                &mut settings,
+                vars(&[(&setting.variable(), second), ("OTHER", "x"), ("MILLSTREAM_TARGET_DIR", "x")]),
+            )
+            .unwrap();
             assert_eq!(found(&settings), (second.into(), Origin::Variable(setting.variable())));
             settings.put(setting, third, Origin::Flag(setting.flag())).unwrap();
             assert_eq!(found(&settings), (third.into(), Origin::Flag(setting.flag())));
