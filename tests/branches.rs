@@ -1,7 +1,7 @@
 //! Streams that are split by variant, and what becomes of errors and of lines that cannot be decoded: compared with
 //! plain iterators, at several parallelisms and through kills.
 
-use crate::common::{Scratch, collect, gives, job, refused};
+use crate::common::{Scratch, collect, gives, job, read_lines, refused};
 use millstream::ErrorKind;
 use millstream::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -212,4 +212,33 @@ fn a_branch_that_nobody_reads_is_a_mistake_that_names_it() {
     assert_eq!(error.kind(), ErrorKind::Topology);
     let said = format!("nothing reads the branch `Purchase` of the split at {}:{line}:", file!());
     assert!(error.to_string().contains(&said), "{error}");
+}
+
+/// What cannot be decoded is data like any other: it may be kept in state, and written to a file that says all of it.
+#[test]
+fn undecodable_lines_are_kept_and_written() {
+    let scratch = Scratch::new();
+    let input = scratch.join("in.csv");
+    std::fs::write(&input, b"shop,cents\na,1\nb\nc,\xff\nd,4\n\"e,5\n").unwrap();
+    let (output, path) = (scratch.join("out"), input.clone());
+    let (sink, good) = Collected::new();
+    let topology = move |t: &Topology| {
+        let (purchases, undecodable) = t.source("purchases", Files::read(&path).try_csv::<Purchase>()).split();
+        purchases.sink("good", sink.clone());
+        let latest = undecodable.key_by(|line| &line.split).reduce("latest", |latest, line| *latest = line);
+        latest.clone().sink("letters", Files::write(&output).json());
+        latest.map(|line| line.to_string()).sink("texts", Files::write(&output).text());
+        Ok(())
+    };
+    job(&scratch, topology).run().unwrap();
+    let purchase = |shop: &str, cents| Purchase { shop: shop.into(), cents };
+    assert_eq!(good.take(), [purchase("a", 1), purchase("d", 4)]);
+    let letters: Vec<Undecodable> =
+        read_lines(&scratch.join("out"), "letters").iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let found: Vec<_> = letters.iter().map(|line| (line.offset, line.bytes.as_slice())).collect();
+    assert_eq!(found, [(15, &b"b"[..]), (17, b"c,\xff"), (25, b"\"e,5")]);
+    assert!(letters.iter().all(|line| line.split == input.canonicalize().unwrap().display().to_string()));
+    let texts = read_lines(&scratch.join("out"), "texts");
+    assert!(texts[0].contains("in.csv`, offset 15: it has 1 columns, and the header 2: `b`"), "{texts:?}");
+    assert_eq!(texts.len(), 3);
 }

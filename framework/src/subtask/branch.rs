@@ -157,3 +157,107 @@ impl<I, T: Deal> Stage<I> for BranchStage<I, T> {
         Ok(more)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::{Boxed, Either};
+    use std::cell::RefCell;
+    use std::fmt::Debug;
+    use std::rc::Rc;
+
+    /// Notes what it hears.
+    #[derive(Clone, Default)]
+    struct Ear(Rc<RefCell<Vec<String>>>);
+
+    impl Ear {
+        fn note(&self, text: impl Into<String>) -> Result<(), Error> {
+            self.0.borrow_mut().push(text.into());
+            Ok(())
+        }
+        fn heard(&self) -> Vec<String> {
+            std::mem::take(&mut self.0.borrow_mut())
+        }
+    }
+
+    impl<T: Debug> Stage<T> for Ear {
+        fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
+            let times: Vec<_> = batch.times.iter().map(|time| time.as_millis()).collect();
+            self.note(format!("{:?} at {times:?}", batch.values))?;
+            batch.clear();
+            Ok(())
+        }
+        fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
+            self.note(format!("watermark {}", mark.as_millis()))
+        }
+        fn on_idle(&mut self) -> Result<(), Error> {
+            self.note("idle")
+        }
+        fn on_announced(&mut self, epoch: Epoch) {
+            let _ = self.note(format!("announced {epoch}"));
+        }
+        fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
+            self.note(format!("barrier {epoch}"))
+        }
+        fn on_end(&mut self) -> Result<(), Error> {
+            self.note("end")
+        }
+        fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
+            self.note(format!("decided {epoch}"))
+        }
+        fn poll_ready(&mut self, _: bool, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn background(&mut self) -> Result<bool, Error> {
+            Ok(false)
+        }
+    }
+
+    type Value = Either<u64, &'static str>;
+
+    fn split(timed: bool) -> (BranchStage<Value, Value>, [Ear; 2]) {
+        let ears = [Ear::default(), Ear::default()];
+        let (left, right): (Box<dyn Stage<u64>>, Box<dyn Stage<&'static str>>) =
+            (Box::new(ears[0].clone()), Box::new(ears[1].clone()));
+        let run = branch_loops::<Value, _>(Boxed::new(), timed)();
+        (BranchStage::new(run, vec![Box::new(left), Box::new(right)], "here".into()), ears)
+    }
+
+    fn batch(values: Vec<Value>, times: &[i64]) -> Batch<Value> {
+        let times = times.iter().map(|ms| Timestamp::from_millis(*ms)).collect();
+        Batch { times, ..Batch::from(values) }
+    }
+
+    #[test]
+    fn each_branch_gets_its_records_with_their_times() {
+        use Either::{Left, Right};
+        let (mut split, ears) = split(true);
+        split.on_batch(&mut batch(vec![Left(1), Right("a"), Left(2), Left(3)], &[5, 6, 7, 8])).unwrap();
+        assert_eq!(ears.each_ref().map(Ear::heard), [["[1, 2, 3] at [5, 7, 8]"], ["[\"a\"] at [6]"]]);
+        let (mut split, ears) = self::split(false);
+        split.on_batch(&mut batch(vec![Right("b"), Right("c")], &[])).unwrap();
+        assert_eq!(ears.each_ref().map(Ear::heard), [vec![], vec!["[\"b\", \"c\"] at []".to_owned()]]);
+    }
+
+    #[test]
+    fn every_branch_hears_every_mark() {
+        let (mut split, ears) = split(true);
+        split.on_watermark(Timestamp::from_millis(3)).unwrap();
+        split.on_idle().unwrap();
+        split.on_announced(1);
+        split.on_barrier(1).unwrap();
+        split.on_decided(1).unwrap();
+        split.on_end().unwrap();
+        for ear in ears {
+            assert_eq!(ear.heard(), ["watermark 3", "idle", "announced 1", "barrier 1", "decided 1", "end"]);
+        }
+    }
+
+    #[test]
+    fn a_batch_of_another_type_is_a_fault_of_ours() {
+        let (_, [ear, _]) = split(true);
+        let mut branch: Box<dyn Stage<u64>> = Box::new(ear);
+        let error = Branch::on_batch(&mut branch, &mut Batch::<u8>::new()).unwrap_err();
+        assert!(error.to_string().contains("a fault in millstream"), "{error}");
+    }
+}
