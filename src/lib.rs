@@ -41,7 +41,9 @@ pub use millstream_operators::{sinks, sources};
 /// `use millstream::prelude::*;` is the only import most pipelines need.
 pub mod prelude {
     pub use millstream_framework::state::row_trait::State;
-    pub use millstream_framework::state::{ListState, MapState, ValueState, Wanted};
+    pub use millstream_framework::state::{
+        EventTimer, EventTimers, ListState, MapState, ProcessingTimer, ProcessingTimers, ValueState, Wanted,
+    };
     pub use millstream_framework::{
         Batch, BoxError, Branches as _, Chain, Collect, Context, Data, Either, Error, FacadeBranches as Branches,
         FacadeState as State, Job, Key, KeyedStream, Operator, Output, Process, Record, RestartPolicy, Secret, Step,

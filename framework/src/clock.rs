@@ -9,7 +9,7 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// The time of day, for people and for file names only; never for a decision.
+/// The time of day, for people, for file names, and for timers that go by it; for no decision of the protocol.
 #[allow(clippy::disallowed_methods, reason = "this is the seam")]
 #[must_use]
 pub fn wall() -> SystemTime {

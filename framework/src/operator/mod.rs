@@ -33,6 +33,7 @@ mod unkeyed;
 
 pub use branch::{As, Deal, Either, Is};
 pub use decision::{Decided, DecisionLog, Digest, Instance, Progress};
+pub(crate) use process::Moment;
 pub use process::{Context, Process};
 pub use sink::{Sink, SinkContext, SinkWriter, Visible};
 pub use skipped::Skipped;

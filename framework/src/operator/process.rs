@@ -71,6 +71,25 @@ pub trait Process: Send + Sync + 'static {
     fn prefetch(&self, record: &Self::In, wanted: &mut Wanted<'_, Self::State>) {
         let _ = (record, wanted);
     }
+
+    /// A timer of the key has fired: which one, the field's `fired()` tells, and when it was set for, `cx.time()`. It
+    /// is not set any more. One call per timer; those of a key come in the order of their times. See
+    /// [`state::timers`](crate::state::timers).
+    ///
+    /// # Errors
+    /// Any error ends the attempt: the job recovers from its last checkpoint.
+    fn on_timer(&self, state: &mut Self::State, cx: &mut Context<'_, Self::Key, Self::Out>) -> Result<(), BoxError> {
+        let _ = (state, cx);
+        Ok(())
+    }
+}
+
+/// How far time has come for an operator.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) watermark: Timestamp,
+    /// By the clock of the machine, when the batch came or the timers became due.
+    pub(crate) now: Timestamp,
 }
 
 /// The key, the time, and the way out.
@@ -80,12 +99,13 @@ pub struct Context<'a, K, Out> {
     time: Timestamp,
     out: &'a mut Batch<Out>,
     timed: bool,
+    at: &'a Moment,
 }
 
 impl<'a, K, Out> Context<'a, K, Out> {
     #[inline(always)]
-    pub(crate) fn new(key: &'a K, time: Timestamp, out: &'a mut Batch<Out>, timed: bool) -> Self {
-        Self { key, time, out, timed }
+    pub(crate) fn new(key: &'a K, time: Timestamp, out: &'a mut Batch<Out>, timed: bool, at: &'a Moment) -> Self {
+        Self { key, time, out, timed, at }
     }
 
     /// The key whose state is at hand.
@@ -95,14 +115,30 @@ impl<'a, K, Out> Context<'a, K, Out> {
         self.key
     }
 
-    /// Of the record at hand; [`Timestamp::MIN`] in streams without event time.
+    /// Of the record at hand; [`Timestamp::MIN`] in streams without event time. Of a timer: when it was set for.
     #[inline(always)]
     #[must_use]
     pub fn time(&self) -> Timestamp {
         self.time
     }
 
-    /// Hands a result on, at the time of the record.
+    /// No record of this time or older is expected any more. [`Timestamp::MIN`] before the first watermark and in
+    /// streams without event time, [`Timestamp::MAX`] after the end of the input.
+    #[inline(always)]
+    #[must_use]
+    pub fn watermark(&self) -> Timestamp {
+        self.at.watermark
+    }
+
+    /// By the clock of the machine, when the batch came that the record is in, or when the timer was found to be due.
+    /// It is another time when a failed job reads the record again, and may go back when the clock is set.
+    #[inline(always)]
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.at.now
+    }
+
+    /// Hands a result on, at [`time`](Self::time).
     #[inline(always)]
     pub fn emit(&mut self, value: Out) {
         self.out.values.push(value);

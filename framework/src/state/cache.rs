@@ -234,6 +234,12 @@ impl<F: Form> Cache<F> {
         self.rows.row(place).map(|(_, row)| row)
     }
 
+    /// The row at a place, to change what of it is not saved.
+    #[inline(always)]
+    pub(crate) fn row_mut(&mut self, place: Place) -> Option<&mut F::Row> {
+        self.rows.row_mut(place)
+    }
+
     /// The row at a place, which counts as changed from now on.
     #[inline(always)]
     pub(crate) fn touch(&mut self, place: Place) -> (&F::Key, &mut F::Row) {

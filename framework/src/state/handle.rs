@@ -11,11 +11,12 @@
 
 use super::cache::unkept;
 use super::storage::TableSpec;
+use super::timers::{Changes, Verdict};
 
 use crate::codec::{self, CodecError};
 use crate::key::encode_key;
 use crate::shape::{Shape, shape_of};
-use crate::{Data, Epoch, Error, Key};
+use crate::{Data, Epoch, Error, Key, Timestamp};
 use std::fmt;
 
 /// The row of one key: a struct whose fields are handles. Implemented by `#[derive(State)]` and for `()`.
@@ -39,10 +40,16 @@ pub trait State: Sized + 'static {
     fn leave(&mut self, desk: &mut Self, here: &Here);
     /// Whether a field keeps something in a table of its own.
     #[doc(hidden)]
-    const HAS_TABLES: bool = any(Self::FIELDS, true);
+    const HAS_TABLES: bool = any(Self::FIELDS, Has::Entries);
     /// Whether a field keeps something in the row.
     #[doc(hidden)]
-    const HAS_CELLS: bool = any(Self::FIELDS, false);
+    const HAS_CELLS: bool = any(Self::FIELDS, Has::Cell);
+    /// Whether a field is a timer.
+    #[doc(hidden)]
+    const HAS_TIMERS: bool = any(Self::FIELDS, Has::Timers);
+    /// Whether a field is a timer in event time.
+    #[doc(hidden)]
+    const HAS_EVENT_TIMERS: bool = any(Self::FIELDS, Has::EventTimers);
 }
 
 /// What a field is.
@@ -55,23 +62,50 @@ pub enum Kind {
     Map,
     /// Entries by number, and in the row which numbers there are.
     List,
+    /// An instant in the row, and when to look at it in an index.
+    EventTimer,
+    /// Instants in an index only.
+    EventTimers,
+    /// As `EventTimer`, by the clock of the machine.
+    ProcessingTimer,
+    /// As `EventTimers`, by the clock of the machine.
+    ProcessingTimers,
+}
+
+/// What a field has.
+#[derive(Clone, Copy)]
+enum Has {
+    Cell,
+    /// A table of entries, which is lent.
+    Entries,
+    Timers,
+    EventTimers,
 }
 
 impl Kind {
-    pub(crate) const fn has_table(self) -> bool {
-        matches!(self, Self::Map | Self::List)
+    const fn has(self, what: Has) -> bool {
+        match what {
+            Has::Cell => matches!(self, Self::Value | Self::List | Self::EventTimer | Self::ProcessingTimer),
+            Has::Entries => matches!(self, Self::Map | Self::List),
+            Has::Timers => !matches!(self, Self::Value | Self::Map | Self::List),
+            Has::EventTimers => matches!(self, Self::EventTimer | Self::EventTimers),
+        }
     }
-    const fn has_cell(self) -> bool {
-        matches!(self, Self::Value | Self::List)
+    /// Whether something of it is kept under keys of its own.
+    pub(crate) const fn has_table(self) -> bool {
+        self.has(Has::Entries) || self.has(Has::Timers)
+    }
+    /// Whether that is entries.
+    pub(crate) const fn has_entries(self) -> bool {
+        self.has(Has::Entries)
     }
 }
 
-/// Whether one of the fields has a table, and whether one has a cell: `for` is not for constants.
-const fn any(fields: &[Field], tables: bool) -> bool {
+/// Whether one of the fields has it: `for` is not for constants.
+const fn any(fields: &[Field], what: Has) -> bool {
     let mut i = 0;
     while i < fields.len() {
-        let kind = fields[i].kind;
-        if (tables && kind.has_table()) || (!tables && kind.has_cell()) {
+        if fields[i].kind.has(what) {
             return true;
         }
         i += 1;
@@ -141,7 +175,7 @@ impl Field {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a state handle",
     label = "not a state handle",
-    note = "a field of a `#[derive(State)]` struct is a `ValueState<V>`, `MapState<K, V>` or `ListState<V>`; for a plain value write `ValueState<{Self}>`"
+    note = "a field of a `#[derive(State)]` struct is a `ValueState<V>`, `MapState<K, V>`, `ListState<V>` or a timer; for a plain value write `ValueState<{Self}>`"
 )]
 pub trait Handle: 'static {
     #[doc(hidden)]
@@ -173,6 +207,29 @@ pub trait Handle: 'static {
     #[doc(hidden)]
     fn table(&mut self) -> Option<&mut dyn Table> {
         None
+    }
+    /// Of many timers: user code is about to see this row.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn lend(&mut self, changes: &mut Changes) {
+        let _ = changes;
+    }
+    /// Of timers: tells what the index of this field lacks now.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn settle(&mut self, field: usize, changes: &mut Changes) {
+        let _ = (field, changes);
+    }
+    /// Of timers: an entry of the index is due, and is there no more. Changes nothing that is saved.
+    #[doc(hidden)]
+    fn due(&mut self, entry: Timestamp) -> Verdict {
+        let _ = entry;
+        Verdict::Stale
+    }
+    /// Of timers: it fires.
+    #[doc(hidden)]
+    fn fire(&mut self, at: Timestamp) {
+        let _ = at;
     }
     /// Takes the table from the desk.
     #[doc(hidden)]

@@ -6,6 +6,7 @@ use super::cache::{Cache, Form, PREFIX, unkept};
 use super::handle::{Handle, Here, State, Table, VisitorMut};
 use super::row::{RowLayout, is_empty};
 use super::storage::{Storage, TableSpec};
+use super::timers::Timers;
 use super::wanted::Missing;
 use crate::codec::CodecError;
 use crate::key::{decode_key, encode_key, stable_hash};
@@ -73,6 +74,7 @@ pub(crate) struct Keyed<K: Key, S: State> {
     pub(crate) here: Here,
     pub(crate) storage: Rc<Storage>,
     pub(crate) missing: Missing,
+    pub(crate) timers: Timers,
     /// An epoch is frozen whose delta is not complete, and whether that delta holds all there is.
     copying: Option<bool>,
 }
@@ -88,8 +90,9 @@ impl<K: Key, S: State> Keyed<K, S> {
             TableSpec { storage: storage.clone(), table, id, version, groups, key_groups, cache_bytes, cache_rows };
         let mut desk = S::open();
         desk.visit_mut(&mut Furnish { layout: &layout, spec: &spec });
+        let timers = Timers::new::<S>(&spec, |field| layout.table(field).map(|(_, _, table)| table));
         let rows = Cache::new(Rows { layout, of: PhantomData }, &spec);
-        Self { rows, desk, here: Here::default(), storage, missing: Missing::default(), copying: None }
+        Self { rows, desk, here: Here::default(), storage, missing: Missing::default(), timers, copying: None }
     }
 
     /// Calls `f` with the table of each collection.
@@ -150,7 +153,8 @@ impl<K: Key, S: State> Keyed<K, S> {
             complete &= table.is_complete();
             bytes += table.size().1;
         });
-        let whole = complete && self.storage.with(|backend| backend.wants_whole(bytes));
+        // what is due is written when it is set, and not copied
+        let whole = complete && !S::HAS_TIMERS && self.storage.with(|backend| backend.wants_whole(bytes));
         self.storage.frozen.set(epoch);
         self.storage.running.set(epoch + 1);
         self.each(|table| table.freeze(whole));
@@ -236,7 +240,7 @@ impl<F: FnMut(&mut dyn Table)> VisitorMut for Each<F> {
 struct IsHome<'a>(&'a mut bool);
 impl VisitorMut for IsHome<'_> {
     fn field<H: Handle>(&mut self, _: usize, handle: &mut H) {
-        *self.0 &= !H::KIND.has_table() || handle.table().is_some();
+        *self.0 &= !H::KIND.has_entries() || handle.table().is_some();
     }
 }
 

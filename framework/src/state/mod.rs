@@ -19,7 +19,7 @@
 pub(crate) mod backend;
 #[cfg(feature = "rocksdb")]
 mod base;
-mod cache;
+pub(crate) mod cache;
 #[cfg(feature = "rocksdb")]
 mod delta;
 #[cfg(feature = "rocksdb")]
@@ -54,6 +54,7 @@ mod store;
 #[cfg(feature = "rocksdb")]
 mod syncer;
 pub(crate) mod table;
+pub mod timers;
 mod wanted;
 #[cfg(feature = "rocksdb")]
 mod writer;
@@ -65,6 +66,7 @@ pub use list::ListState;
 pub use map::MapState;
 pub(crate) use row::{Layout, RowLayout};
 pub use storage::TableSpec;
+pub use timers::{EventTimer, EventTimers, ProcessingTimer, ProcessingTimers};
 pub use wanted::Wanted;
 
 /// The trait [`State`] without the derive macro of the same name: the facade has another macro.

@@ -228,6 +228,12 @@ impl<K: Eq, S> RowTable<K, S> {
         self.groups[place.0 as usize].slots[place.1 as usize].row.as_ref().map(|(k, s)| (k, s))
     }
 
+    /// The row at a place, to change what of it is not saved.
+    #[inline(always)]
+    pub(crate) fn row_mut(&mut self, place: Place) -> Option<&mut S> {
+        self.groups[place.0 as usize].slots[place.1 as usize].row.as_mut().map(|(_, s)| s)
+    }
+
     /// Puts a row that was loaded from storage, unless there is one already.
     pub(crate) fn load(&mut self, hash: u64, stamp: Stamp, key: K, row: S) {
         let (at, tag) = (self.group(hash), tag_of(hash));

@@ -59,17 +59,18 @@ pub(crate) async fn drive<T: 'static>(
     }
     let gate = Gate::new(gate);
     let mut subtask = Subtask { inbox, stage, commands, gate, used: None, aligning: None, leaving: false, context };
+    subtask.ready(false).await?;
     let mut slice = Slice::new();
     while let Some((lane, message)) = subtask.next().await? {
         match message {
             Message::Batch(batch) => slice.pass(subtask.batch(lane, batch).await?).await,
             Message::Watermark(mark) => {
                 subtask.gate.marks().advance(lane, mark);
-                subtask.time()?;
+                subtask.time().await?;
             }
             Message::Idle => {
                 subtask.gate.marks().rest(lane);
-                subtask.time()?;
+                subtask.time().await?;
             }
             Message::Barrier(epoch) => subtask.barrier(lane, epoch).await?,
             Message::End => subtask.end(lane).await?,
@@ -159,7 +160,7 @@ impl<T: 'static> Subtask<T> {
     /// Gives the time when it was done.
     async fn batch(&mut self, lane: usize, mut batch: Batch<T>) -> Result<Instant, Error> {
         if self.gate.marks().wake(lane) {
-            self.time()?;
+            self.time().await?;
         }
         let (records, start) = (batch.len(), clock::now());
         self.stage.on_batch(&mut batch)?;
@@ -190,7 +191,7 @@ impl<T: 'static> Subtask<T> {
 
     async fn end(&mut self, lane: usize) -> Result<(), Error> {
         let passage = self.gate.end(lane);
-        self.time()?;
+        self.time().await?;
         if passage == Passage::End {
             self.ready(true).await?;
             self.stage.on_end()?;
@@ -198,13 +199,15 @@ impl<T: 'static> Subtask<T> {
         Ok(())
     }
 
-    /// Passes on what a lane's watermark, its silence or its end means to the whole.
-    fn time(&mut self) -> Result<(), Error> {
+    /// Passes on what a lane's watermark, its silence or its end means to the whole, and waits until the stage has done
+    /// what follows from it.
+    async fn time(&mut self) -> Result<(), Error> {
         while let Some(mark) = self.gate.news() {
             match mark {
                 Mark::Watermark(mark) => self.stage.on_watermark(mark)?,
                 Mark::Idle => self.stage.on_idle()?,
             }
+            self.ready(false).await?;
         }
         self.block();
         Ok(())

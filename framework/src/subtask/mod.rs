@@ -30,6 +30,7 @@ mod sink;
 mod source;
 mod stage;
 mod suspect;
+mod timers;
 
 pub(crate) use branch::{Branch, BranchStage, branch_loops};
 pub(crate) use chain::{ChainStage, Loops, chain_loops};

@@ -6,6 +6,8 @@
 //!    finds the row, marks it, and calls the user's function with it.
 //! 3. When a table is over its bound, rows of earlier epochs are evicted, then any.
 //!
+//! What timers do to the same rows is in `timers.rs`.
+//!
 //! At a barrier the epoch's rows are frozen and copied into its delta piece by piece between batches (see
 //! `state/table.rs`); when the last piece is durable, the backend's writer reports this subtask's share.
 //!
@@ -14,6 +16,7 @@
 use super::drive::nanos;
 use super::report::{Counters, StageContext};
 use super::stage::Stage;
+use super::timers::Waiting;
 use crate::clock;
 use crate::guard::guarded;
 use crate::operator::{Context, Process};
@@ -23,7 +26,7 @@ use crate::state::{State, Table, Wanted};
 use crate::{Batch, Epoch, Error, Key, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
 
 /// Distance of prefetching, in records: a slot, and what its key keeps on the heap. Where the third-level cache is far,
 /// as on servers of many cores, 16 for slots is a fifth slower than 32; more than that gains nothing.
@@ -59,7 +62,7 @@ impl<K, T> Clone for KeyOf<K, T> {
 
 /// A key in an error, as JSON, shortened.
 #[cold]
-fn shown<K: Key>(key: &K) -> String {
+pub(super) fn shown<K: Key>(key: &K) -> String {
     let text = serde_json::to_string(key).unwrap_or_default();
     let end = text.char_indices().nth(80).map(|(end, _)| end);
     format!("key {}{}", &text[..end.unwrap_or(text.len())], if end.is_some() { ".." } else { "" })
@@ -67,21 +70,22 @@ fn shown<K: Key>(key: &K) -> String {
 
 /// A keyed operator in one subtask.
 pub(crate) struct ProcessStage<P: Process> {
-    process: Arc<P>,
+    pub(super) process: Arc<P>,
     key_of: KeyOf<P::Key, P::In>,
-    state: Keyed<P::Key, P::State>,
-    misses: Misses,
-    out: Batch<P::Out>,
-    timed: bool,
-    next: Box<dyn Stage<P::Out>>,
-    context: StageContext,
+    pub(super) state: Keyed<P::Key, P::State>,
+    pub(super) misses: Misses,
+    pub(super) waiting: Waiting,
+    pub(super) out: Batch<P::Out>,
+    pub(super) timed: bool,
+    pub(super) next: Box<dyn Stage<P::Out>>,
+    pub(super) context: StageContext,
 }
 
 /// Scratch of the first pass: the keys that are not in the table, and where in the batch they are.
 #[derive(Default)]
-struct Misses {
-    at: Vec<usize>,
-    keys: Keys,
+pub(super) struct Misses {
+    pub(super) at: Vec<usize>,
+    pub(super) keys: Keys,
 }
 
 impl<P: Process> ProcessStage<P> {
@@ -94,8 +98,8 @@ impl<P: Process> ProcessStage<P> {
         context: StageContext,
     ) -> Self {
         let state = Keyed::new(state, context.first_epoch, context.key_groups);
-        let (misses, out) = Default::default();
-        Self { process, key_of, state, misses, out, timed, next, context }
+        let (misses, out, waiting) = (Misses::default(), Batch::default(), Waiting::new());
+        Self { process, key_of, state, misses, waiting, out, timed, next, context }
     }
 
     /// First pass: fetches the rows that are in storage only.
@@ -168,8 +172,8 @@ impl<P: Process> ProcessStage<P> {
 
     /// Second pass: the user's function on each record. `at` is the number of the one at hand, also after a panic.
     fn run(&mut self, batch: &mut Batch<P::In>, at: &mut usize) -> Result<(), Error> {
-        let Self { state: Keyed { rows, desk, here, .. }, key_of, process, out, timed, .. } = self;
-        let timed = *timed;
+        let Self { state: Keyed { rows, desk, here, timers, .. }, key_of, process, waiting, out, timed, .. } = self;
+        let (timed, moment) = (*timed, &waiting.at);
         out.values.reserve(batch.values.len());
         let hashes = &batch.hashes[..];
         let mut times = batch.times.drain(..);
@@ -182,20 +186,32 @@ impl<P: Process> ProcessStage<P> {
                 rows.prefetch_key(*h);
             }
             let time = if timed { times.next().unwrap_or(Timestamp::MIN) } else { Timestamp::MIN };
-            let group = if P::State::HAS_TABLES { rows.key_group(*hash) } else { 0 };
+            let group = if P::State::HAS_TABLES || P::State::HAS_TIMERS { rows.key_group(*hash) } else { 0 };
             let place = key_of.with(&value, |key| rows.locate(*hash, |k| k == key, || key.clone()));
             let (key, row) = rows.touch(place);
+            timers.enter(row);
             if P::State::HAS_TABLES {
                 here.set(group, key)?;
                 row.enter(desk, here);
             }
             *at = i;
-            let done = process.on_record(value, row, &mut Context::new(key, time, out, timed));
+            let done = process.on_record(value, row, &mut Context::new(key, time, out, timed, moment));
             if P::State::HAS_TABLES {
                 row.leave(desk, here);
             }
+            timers.leave(row, group, key);
             done.map_err(|error| Error::from_user(error, shown(key)))?;
         }
+        Ok(())
+    }
+
+    /// After user code, before what it emitted is handed on.
+    pub(super) fn settle(&mut self) -> Result<(), Error> {
+        self.state.settle().map_err(|e| e.at(self.context.place("operator")))?;
+        let counters = &self.context.counters;
+        Counters::add(&counters.evicted, self.state.storage.evicted.take());
+        Counters::add(&counters.blocking_misses, self.state.storage.blocking.take());
+        Counters::add(&counters.records_out, self.out.len());
         Ok(())
     }
 
@@ -218,25 +234,22 @@ impl<P: Process> Stage<P::In> for ProcessStage<P> {
             let done = guarded(|| "prefetch".into(), || self.prefetch(batch));
             done.map_err(|e| e.at(self.context.place("operator")))?;
         }
+        self.waiting.look_at_clock();
         let mut at = 0;
         let done = guarded(|| "on_record".into(), || self.run(batch, &mut at));
         done.map_err(|error| self.blame(error, batch.hashes.get(at)))?;
         batch.clear();
-        self.state.settle().map_err(|e| e.at(self.context.place("operator")))?;
-        let counters = &self.context.counters;
-        Counters::add(&counters.evicted, self.state.storage.evicted.take());
-        Counters::add(&counters.blocking_misses, self.state.storage.blocking.take());
-        Counters::add(&counters.records_out, self.out.len());
+        self.settle()?;
         self.next.on_batch(&mut self.out)
     }
 
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
         self.context.counters.watermark.set(mark);
-        self.next.on_watermark(mark)
+        self.reach(mark)
     }
 
     fn on_idle(&mut self) -> Result<(), Error> {
-        self.next.on_idle()
+        self.rest()
     }
 
     fn on_announced(&mut self, epoch: Epoch) {
@@ -247,11 +260,13 @@ impl<P: Process> Stage<P::In> for ProcessStage<P> {
         let start = clock::now();
         self.next.on_barrier(epoch)?;
         self.state.freeze(epoch)?;
+        self.waiting.begin_epoch();
         Counters::max(&self.context.counters.pause_ns_max, nanos(start.elapsed()));
         Ok(())
     }
 
     fn on_end(&mut self) -> Result<(), Error> {
+        self.waiting.end();
         self.next.on_end()
     }
 
@@ -261,6 +276,7 @@ impl<P: Process> Stage<P::In> for ProcessStage<P> {
     }
 
     fn poll_ready(&mut self, all: bool, cx: &mut TaskContext<'_>) -> Poll<Result<(), Error>> {
+        ready!(self.poll_timers(cx))?;
         self.next.poll_ready(all, cx)
     }
 

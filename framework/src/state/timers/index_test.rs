@@ -1,0 +1,224 @@
+//! The index against a plain set, over a model of storage: what was folded, deltas, what was spilled.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+const TABLE: u16 = 7;
+const GROUPS: Range<u32> = 3..6;
+const BOUND: usize = 30;
+
+type Key = Vec<u8>;
+
+/// Storage as `backend.rs` describes it.
+#[derive(Clone, Default)]
+struct Model {
+    running: Epoch,
+    folded: Epoch,
+    base: BTreeSet<Key>,
+    /// After `folded`.
+    deltas: Vec<(Epoch, Key, bool)>,
+    spill: BTreeMap<Key, (Epoch, bool)>,
+    scanned: usize,
+}
+
+impl IndexStorage for Model {
+    fn put(&mut self, key: &[u8], there: bool) -> Result<(), Error> {
+        self.deltas.push((self.running, key.into(), there));
+        Ok(())
+    }
+    fn spill(&mut self, epoch: Epoch, key: &[u8], there: bool) -> Result<(), Error> {
+        self.spill.insert(key.into(), (epoch, there));
+        Ok(())
+    }
+    fn may_drop(&mut self, epoch: Epoch) -> bool {
+        epoch <= self.folded
+    }
+    fn scan(
+        &mut self,
+        range: Range<&[u8]>,
+        each: &mut dyn FnMut(Epoch, &[u8]) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let keys: BTreeSet<&Key> = self.base.iter().chain(self.spill.keys()).collect();
+        for key in keys.into_iter().filter(|key| range.contains(&&key[..])) {
+            let (epoch, there) = match self.spill.get(key) {
+                Some((epoch, there)) if *epoch > self.folded => (*epoch, *there),
+                _ => (0, self.base.contains(key)),
+            };
+            self.scanned += usize::from(there);
+            if there && !each(epoch, key)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+    fn running(&self) -> Epoch {
+        self.running
+    }
+}
+
+impl Model {
+    /// Brings all finished epochs into the base.
+    fn fold(&mut self) {
+        self.folded = self.running - 1;
+        for (_, key, there) in self.deltas.extract_if(.., |(epoch, ..)| *epoch <= self.folded) {
+            if there {
+                self.base.insert(key)
+            } else {
+                self.base.remove(&key)
+            };
+        }
+    }
+    /// The process dies and comes back: the running epoch is lost, and what was spilled.
+    fn restart(&mut self) {
+        self.deltas.retain(|(epoch, ..)| *epoch < self.running);
+        self.spill = self.deltas.iter().map(|(epoch, key, there)| (key.clone(), (*epoch, *there))).collect();
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Insert(u32, i64, u8),
+    Cancel(u32, i64, u8),
+    /// Up to so much later, and what is added once the first entry was taken.
+    Fire(i64, Option<(i64, u8)>),
+    Barrier,
+    Fold,
+    Restart,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let entry = || (GROUPS, -20i64..120, 0u8..4);
+    let op = prop_oneof![
+        40 => entry().prop_map(|(group, at, key)| Op::Insert(group, at, key)),
+        12 => entry().prop_map(|(group, at, key)| Op::Cancel(group, at, key)),
+        4 => (0i64..12, prop::option::of((-20i64..60, 0u8..4))).prop_map(|(by, more)| Op::Fire(by, more)),
+        3 => Just(Op::Barrier),
+        2 => Just(Op::Fold),
+        1 => Just(Op::Restart),
+    ];
+    prop::collection::vec(op, 0..400)
+}
+
+fn due(at: i64, key: u8) -> Due {
+    // of different lengths, some beyond what is kept inline
+    Due::new(Timestamp::from_millis(at), &vec![key; 1 + usize::from(key) * 9])
+}
+
+struct Both {
+    index: TimerIndex,
+    model: Model,
+    oracle: BTreeSet<(u32, Due)>,
+    at_barrier: BTreeSet<(u32, Due)>,
+    now: i64,
+}
+
+impl Both {
+    fn new() -> Self {
+        let index = TimerIndex::new(TABLE, GROUPS, false, BOUND);
+        let model = Model { running: 1, ..Model::default() };
+        Self { index, model, oracle: BTreeSet::new(), at_barrier: BTreeSet::new(), now: -20 }
+    }
+
+    fn insert(&mut self, group: u32, due: Due) {
+        self.index.insert(group, due.clone(), &mut self.model).unwrap();
+        self.oracle.insert((group, due));
+    }
+
+    /// Takes what is due, as a subtask does.
+    fn fire(&mut self, mut more: Option<(i64, u8)>) -> Result<(), TestCaseError> {
+        let now = Timestamp::from_millis(self.now);
+        for group in GROUPS {
+            loop {
+                self.index.read_on(group, now, &mut self.model).unwrap();
+                let first = self.oracle.iter().find(|(of, _)| *of == group).filter(|(_, due)| due.at <= now).cloned();
+                let Some(taken) = self.index.take(group, now, &mut self.model).unwrap() else {
+                    prop_assert_eq!(first, None);
+                    break;
+                };
+                prop_assert_eq!(Some((group, taken)), first.clone());
+                self.oracle.remove(&first.unwrap());
+                if let Some((at, key)) = more.take() {
+                    self.insert(group, due(at, key));
+                }
+            }
+        }
+        self.index.look_ahead();
+        prop_assert!(self.index.next().is_none_or(|next| next > now));
+        Ok(())
+    }
+
+    fn apply(&mut self, op: Op) -> Result<(), TestCaseError> {
+        match op {
+            Op::Insert(group, at, key) => {
+                self.insert(group, due(at, key));
+                if at <= self.now {
+                    self.fire(None)?;
+                }
+            }
+            Op::Cancel(group, at, key) => {
+                self.index.cancel(group, &due(at, key), &mut self.model).unwrap();
+                self.oracle.remove(&(group, due(at, key)));
+            }
+            Op::Fire(by, more) => {
+                self.now += by;
+                self.fire(more)?;
+            }
+            Op::Barrier => {
+                self.model.running += 1;
+                self.at_barrier = self.oracle.clone();
+            }
+            Op::Fold => self.model.fold(),
+            Op::Restart => {
+                self.model.restart();
+                self.oracle = self.at_barrier.clone();
+                self.index = TimerIndex::new(TABLE, GROUPS, true, BOUND);
+                self.fire(None)?;
+            }
+        }
+        let next = self.oracle.iter().map(|(_, due)| due.at).min();
+        prop_assert!(next.is_none() || self.index.next() <= next, "a timer would be overlooked");
+        prop_assert!(self.index.near() <= BOUND, "{} entries in memory", self.index.near());
+        Ok(())
+    }
+}
+
+proptest! {
+    /// Any sequence of settings, cancellations, firings, evictions, folds and restarts: each entry is taken once, when
+    /// it is due, in order, and memory stays bounded.
+    #[test]
+    fn is_a_plain_set(ops in ops()) {
+        let mut both = Both::new();
+        for op in ops {
+            both.apply(op)?;
+        }
+        both.now = 1000;
+        both.fire(None)?;
+        prop_assert!(both.oracle.is_empty());
+        prop_assert_eq!(both.index.next(), None);
+    }
+}
+
+/// Each entry is read from storage a bounded number of times, however few are in memory.
+#[test]
+fn far_entries_are_read_when_they_are_near() {
+    let mut both = Both::new();
+    for at in (0..3000).rev() {
+        both.index.insert(3, due(at, (at % 4) as u8), &mut both.model).unwrap();
+        assert!(both.index.near() <= BOUND);
+    }
+    let mut last = None;
+    let mut taken = 0;
+    for now in (0..3000).step_by(100).chain([3000]).map(Timestamp::from_millis) {
+        loop {
+            both.index.read_on(3, now, &mut both.model).unwrap();
+            let Some(due) = both.index.take(3, now, &mut both.model).unwrap() else { break };
+            assert!(due.at <= now && Some(&due) > last.as_ref());
+            last = Some(due);
+            taken += 1;
+            assert!(both.index.near() <= BOUND);
+        }
+    }
+    assert_eq!(taken, 3000);
+    assert!(both.model.scanned <= 6000, "{} entries were read", both.model.scanned);
+}
