@@ -1,6 +1,8 @@
 //! What the unit tests of this crate share. Pipelines are tested in the workspace's `tests/`.
 
-use millstream_framework::{Attempt, Error, ErrorKind, Polled, SinkContext, SourceContext, SourceReader, SplitBatch};
+use millstream_framework::{
+    Attempt, Error, ErrorKind, Polled, SinkContext, SourceContext, SourceReader, SplitBatch, Traffic,
+};
 
 /// Runs a future on a runtime like that of a worker.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
@@ -9,12 +11,26 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 
 /// The only subtask.
 pub(crate) fn source_context() -> SourceContext {
-    SourceContext { job: "job".into(), source: "text".into(), subtask: 0, parallelism: 1, attempt: Attempt::draw() }
+    SourceContext {
+        job: "job".into(),
+        source: "text".into(),
+        subtask: 0,
+        parallelism: 1,
+        attempt: Attempt::draw(),
+        traffic: Traffic::default(),
+    }
 }
 
 /// A subtask of the sink `name`, in a life of its own.
 pub(crate) fn sink_context(name: &str, subtask: usize) -> SinkContext {
-    SinkContext { job: "job".into(), sink: name.into(), subtask, parallelism: 4, attempt: Attempt::draw() }
+    SinkContext {
+        job: "job".into(),
+        sink: name.into(),
+        subtask,
+        parallelism: 4,
+        attempt: Attempt::draw(),
+        traffic: Traffic::default(),
+    }
 }
 
 /// All that is left in a reader, with the split of each record.

@@ -5,10 +5,12 @@
 //! |---|---|
 //! | `handle.rs` | start, wait, stop, abort, checkpoint, status |
 //! | `channels.rs` | records in and out, through failures, slow receivers and the end |
+//! | `metrics.rs` | what is published of a job, compared with what went through it |
 //! | `service.rs` | the example, over HTTP and through kill -9 |
 
 mod channels;
 mod handle;
+mod metrics;
 mod service;
 
 use crate::common::{Scratch, job};

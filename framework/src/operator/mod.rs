@@ -29,6 +29,7 @@ mod skipped;
 mod source;
 mod split;
 mod step;
+mod traffic;
 mod unkeyed;
 
 pub use branch::{As, Deal, Either, Is};
@@ -42,4 +43,5 @@ pub use split::{BySplit, SplitReader, SplitSource};
 pub use step::{
     Boxed, Chain, Collect, Filter, FilterMap, FlatMap, FlatMapInto, Inspect, Map, OrFail, OrSkip, Step, Then, TryMap,
 };
+pub use traffic::Traffic;
 pub use unkeyed::{Operator, Output};

@@ -17,7 +17,7 @@
 //! 4. [`open`](Sink::open) in each subtask; then `write`, `prepare` and `commit` as said. Nothing is called at the end:
 //!    what is not committed by then is over, and a writer that is dropped must leave no harm.
 
-use crate::operator::DecisionLog;
+use crate::operator::{DecisionLog, Traffic};
 use crate::{Attempt, Batch, BoxError, Data, Epoch};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -115,6 +115,8 @@ pub struct SinkContext {
     pub parallelism: usize,
     /// This life of the job.
     pub attempt: Attempt,
+    /// Where the writer counts the bytes it gives out, if it knows them.
+    pub traffic: Traffic,
 }
 
 /// What earlier attempts left in a sink.

@@ -7,6 +7,7 @@
 //!
 //! If waiting for data and taking it are one call in your client, write a [`SplitSource`](crate::SplitSource) instead.
 
+use crate::operator::Traffic;
 use crate::{Attempt, Batch, BoxError, Data, Timestamp};
 use std::fmt;
 
@@ -108,6 +109,8 @@ pub struct SourceContext {
     pub parallelism: usize,
     /// This life of the job.
     pub attempt: Attempt,
+    /// Where the reader counts the bytes it takes in, if it knows them.
+    pub traffic: Traffic,
 }
 
 /// What a poll found.

@@ -2,6 +2,7 @@
 //! decisions are in `checkpoints/protocol.rs`, pure; here are the hands.
 
 use super::control::{Asked, Control};
+use super::metrics::Meters;
 use super::recovery::{self, Recovered};
 use super::status::Phase;
 use super::wiring::{Common, Switchboard, wire};
@@ -119,6 +120,7 @@ async fn deal(plan: &Plan, manifest: Option<&Manifest>) -> Result<BTreeMap<usize
 struct Running<'a> {
     session: &'a Session,
     shared: Arc<Shared>,
+    meters: Meters,
     board: Switchboard,
     reports: mpsc::UnboundedReceiver<Report>,
     gone: watch::Sender<bool>,
@@ -159,6 +161,7 @@ impl<'a> Running<'a> {
         common.suspect = suspect;
         session.control.begin(recovered.manifest.as_ref().map(|m| m.epoch), common.operators(&plan));
         let keyed = common.keyed(&plan);
+        let meters = Meters::new(&plan, &common, settings.workers());
         let participants = common.participants.sorted(&plan);
         let missing = common.participants.len();
         let (specs, board) = wire(&plan, splits, settings.watermark_drift);
@@ -184,6 +187,7 @@ impl<'a> Running<'a> {
         let mut running = Self {
             session,
             shared: shared.clone(),
+            meters,
             board,
             reports,
             gone,
@@ -238,6 +242,7 @@ impl<'a> Running<'a> {
             self.asked.drain(..).for_each(|(_, asked)| drop(asked.send(Err(failed.clone()))));
         }
         self.leave(over.is_ok());
+        self.meters.publish();
         over
     }
 
@@ -272,6 +277,7 @@ impl<'a> Running<'a> {
                 None => std::future::pending().await,
             }
         };
+        let publish = tokio::time::sleep_until(self.meters.due().into());
         tokio::select! {
             biased;
             report = self.reports.recv() => match report {
@@ -295,6 +301,10 @@ impl<'a> Running<'a> {
                 Some(Event::Trigger)
             }
             () = tick => Some(Event::Tick),
+            () = publish => {
+                self.meters.publish();
+                None
+            }
         }
     }
 
@@ -331,15 +341,20 @@ impl<'a> Running<'a> {
         match command {
             Command::Barrier(epoch) => {
                 self.session.control.barrier();
+                self.meters.barrier();
                 self.asked.iter_mut().for_each(|(of, _)| _ = of.get_or_insert(epoch));
                 self.parts.clear();
                 self.board.all(&subtask::Command::Barrier(epoch));
             }
-            Command::WriteManifest(epoch) => self.write(epoch)?,
+            Command::WriteManifest(epoch) => {
+                self.meters.durable();
+                self.write(epoch)?;
+            }
             Command::Commit(epoch) => self.commit(epoch).await?,
             Command::Finish(epoch) => self.board.all(&subtask::Command::Decided(epoch)),
             Command::Collect(epoch) => {
                 self.answer(epoch, false);
+                self.meters.committed();
                 self.collect(epoch).await?;
             }
             Command::Covered(epoch) => self.answer(epoch, true),
@@ -370,6 +385,7 @@ impl<'a> Running<'a> {
         };
         let manifest = Manifest::assemble(head, self.parts.drain(..))?;
         let digest = self.session.store.put_manifest(&manifest)?;
+        self.meters.written(&manifest);
         self.parent = self.newest.replace(digest);
         self.answers.push_back(Event::Written { epoch });
         Ok(())
@@ -391,6 +407,7 @@ impl<'a> Running<'a> {
         match self.log.commit(&progress).await {
             Decided::Committed => {
                 let taken = self.session.control.decided(epoch);
+                self.meters.decided(&taken);
                 let [took_us, pause_us, alignment_us] =
                     [taken.took, taken.pause, taken.alignment].map(|d| d.as_micros() as u64);
                 tracing::debug!(epoch, took_us, pause_us, alignment_us, "checkpoint decided");

@@ -9,6 +9,7 @@
 //! | `worker.rs` | threads, and the subtasks pinned to them |
 //! | `attempt.rs` | one attempt: carries out what the coordinator commands |
 //! | `handle.rs`, `status.rs` | the job as a program sees it that embeds it |
+//! | `metrics.rs` | what is published for monitoring: the list, and the hand that publishes |
 //! | `control.rs` | what the job shares with those who watch and command it |
 //!
 //! The coordinator runs on a thread of its own, apart from the workers and from who started the job.
@@ -16,6 +17,7 @@
 mod attempt;
 mod control;
 mod handle;
+mod metrics;
 mod poison;
 mod recovery;
 mod status;

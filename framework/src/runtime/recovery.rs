@@ -4,7 +4,7 @@
 use super::attempt::Order;
 use crate::checkpoints::{Decision, Facts, Listing, Manifest, Shown, Start, Store, clean_after_restore, recover};
 use crate::key::KEY_GROUPS;
-use crate::operator::{Digest, SinkContext, Visible};
+use crate::operator::{Digest, SinkContext, Traffic, Visible};
 use crate::state::snapshot::OperatorStates;
 use crate::topology::{Kind, Plan, SinkNode};
 use crate::{Attempt, Epoch, Error};
@@ -34,7 +34,7 @@ fn sinks(plan: &Plan) -> impl Iterator<Item = (usize, &str, &dyn SinkNode)> {
 }
 
 fn sink_context(job: &str, sink: &str, parallelism: usize, attempt: Attempt) -> SinkContext {
-    SinkContext { job: job.into(), sink: sink.into(), subtask: 0, parallelism, attempt }
+    SinkContext { job: job.into(), sink: sink.into(), subtask: 0, parallelism, attempt, traffic: Traffic::default() }
 }
 
 fn sink_error(error: crate::BoxError, name: &str) -> Error {

@@ -2,6 +2,7 @@
 
 use super::attempt::{self, Order, Session};
 use super::control::Control;
+use super::metrics;
 use super::poison::{Failure, verdict};
 use super::status::Phase;
 use crate::checkpoints::Store;
@@ -65,6 +66,7 @@ async fn supervise(session: &Session) -> Result<(), Error> {
         };
         tracing::warn!(%error, pause_ms = crate::clock::millis(pause), failures = n, "attempt failed, recovering");
         control.failed(&error);
+        metrics::RESTARTS.counter(&[&session.job.name]).increment(1);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = control.stopped() => return Err(error),

@@ -160,6 +160,7 @@ impl Disk {
             if epoch == storage.running.get() {
                 backend.put(epoch, |into| append(into, key_bytes), |into| append(into, row_bytes))?;
             }
+            storage.spilled.set(storage.spilled.get() + key_bytes.len() + row_bytes.len());
             backend.spill(epoch, key_bytes, row_bytes)
         })
     }

@@ -20,14 +20,16 @@ pub(crate) struct Storage {
     pub(crate) blocking: Cell<usize>,
     /// Rows that left memory, since last asked.
     pub(crate) evicted: Cell<usize>,
+    /// Bytes of those that went to the spill, since last asked.
+    pub(crate) spilled: Cell<usize>,
 }
 
 impl Storage {
     /// Where `running` is the epoch under way.
     pub(crate) fn new(backend: Option<Backend>, running: Epoch) -> Rc<Self> {
-        let (error, blocking, evicted) = Default::default();
+        let (error, blocking, evicted, spilled) = Default::default();
         let (running, frozen) = (running.into(), running.into());
-        Rc::new(Self { backend: backend.into(), running, frozen, error, blocking, evicted })
+        Rc::new(Self { backend: backend.into(), running, frozen, error, blocking, evicted, spilled })
     }
 
     /// What `f` does with the backend; the default of its result if there is none. `f` must not come back here.

@@ -34,6 +34,24 @@ impl Slice {
     }
 }
 
+/// How long a subtask waits for what follows it. The clock is asked only when it does.
+#[derive(Debug, Default)]
+pub(crate) struct Wait(Option<Instant>);
+
+impl Wait {
+    /// It waits unless the result is there.
+    pub(crate) fn unless<T>(&mut self, result: Poll<T>) -> Poll<T> {
+        if result.is_pending() {
+            self.0.get_or_insert_with(clock::now);
+        }
+        result
+    }
+
+    pub(crate) fn took(&self) -> Duration {
+        self.0.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
 struct Subtask<T> {
     inbox: Receiver<T>,
     stage: Box<dyn Stage<T>>,
@@ -140,9 +158,10 @@ impl<T: 'static> Subtask<T> {
     }
 
     /// Until the stage takes the next batch, or it is time to leave. Decisions are passed on meanwhile, for a sink may
-    /// be waiting for one.
-    async fn ready(&mut self, all: bool) -> Result<(), Error> {
+    /// be waiting for one. Says how long it was.
+    async fn ready(&mut self, all: bool) -> Result<Duration, Error> {
         let Self { stage, commands, leaving, .. } = self;
+        let mut wait = Wait::default();
         poll_fn(|cx| {
             while let Poll::Ready(Some(command)) = commands.poll_recv(cx) {
                 match command {
@@ -152,9 +171,10 @@ impl<T: 'static> Subtask<T> {
                     Command::Run => {}
                 }
             }
-            if *leaving { Poll::Ready(Ok(())) } else { stage.poll_ready(all, cx) }
+            wait.unless(if *leaving { Poll::Ready(Ok(())) } else { stage.poll_ready(all, cx) })
         })
-        .await
+        .await?;
+        Ok(wait.took())
     }
 
     /// Gives the time when it was done.
@@ -165,9 +185,11 @@ impl<T: 'static> Subtask<T> {
         let (records, start) = (batch.len(), clock::now());
         self.stage.on_batch(&mut batch)?;
         self.used = Some((lane, batch));
-        self.ready(false).await?;
+        let waited = self.ready(false).await?;
         let now = clock::now();
-        self.inbox.worked(records, now.duration_since(start));
+        let took = now.duration_since(start);
+        self.context.worked(records, took, waited);
+        self.inbox.worked(records, took);
         self.stage.background()?;
         Ok(now)
     }

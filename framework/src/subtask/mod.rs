@@ -10,7 +10,7 @@
 //! | `exchange.rs`, `inbox.rs` | from subtask to subtask: routing; bounded lanes |
 //! | `gate.rs`, `marks.rs` | alignment of barriers and of watermarks; watermarks of several inputs as one |
 //! | `source.rs`, `drive.rs` | the two loops: at a source, behind an inbox |
-//! | `process.rs` | keyed operators on the row table |
+//! | `process.rs`, `heat.rs` | keyed operators on the row table; which of their keys are busy |
 //! | `operator.rs` | operators without keys: calls, items |
 //! | `sink.rs` | the sink driver: write, prepare, hold back, commit |
 //! | `suspect.rs` | which record ended an attempt |
@@ -21,6 +21,7 @@ mod chain;
 mod drive;
 mod exchange;
 mod gate;
+mod heat;
 mod inbox;
 mod marks;
 mod operator;

@@ -335,6 +335,7 @@ impl Parts {
 
 impl<O: Operator> Stage<O::In> for OperatorStage<O> {
     fn on_batch(&mut self, batch: &mut Batch<O::In>) -> Result<(), Error> {
+        Counters::add(&self.context.counters.records_in, batch.len());
         if !batch.is_empty() {
             self.queue.push_back(Op::Batch(std::mem::take(batch)));
         }

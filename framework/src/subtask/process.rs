@@ -14,6 +14,7 @@
 //! The state itself, rows and the tables of their collections, is `state/keyed.rs`.
 
 use super::drive::nanos;
+use super::heat::Heat;
 use super::report::{Counters, StageContext};
 use super::stage::Stage;
 use super::timers::Waiting;
@@ -74,6 +75,7 @@ pub(crate) struct ProcessStage<P: Process> {
     key_of: KeyOf<P::Key, P::In>,
     pub(super) state: Keyed<P::Key, P::State>,
     pub(super) misses: Misses,
+    heat: Heat,
     pub(super) waiting: Waiting,
     pub(super) out: Batch<P::Out>,
     pub(super) timed: bool,
@@ -97,15 +99,15 @@ impl<P: Process> ProcessStage<P> {
         next: Box<dyn Stage<P::Out>>,
         context: StageContext,
     ) -> Self {
+        let heat = Heat::new(state.groups.clone());
         let state = Keyed::new(state, context.first_epoch, context.key_groups);
         let (misses, out, waiting) = (Misses::default(), Batch::default(), Waiting::new());
-        Self { process, key_of, state, misses, waiting, out, timed, next, context }
+        Self { process, key_of, state, misses, heat, waiting, out, timed, next, context }
     }
 
     /// First pass: fetches the rows that are in storage only.
     fn fetch(&mut self, batch: &Batch<P::In>) -> Result<(), Error> {
         let Self { state: Keyed { rows, storage, .. }, key_of, misses, .. } = self;
-        misses.at.clear();
         misses.keys.clear();
         let hashes = &batch.hashes[..];
         hashes.iter().take(SLOT_AHEAD).for_each(|h| rows.prefetch(*h));
@@ -209,24 +211,20 @@ impl<P: Process> ProcessStage<P> {
     pub(super) fn settle(&mut self) -> Result<(), Error> {
         self.state.settle().map_err(|e| e.at(self.context.place("operator")))?;
         let counters = &self.context.counters;
+        Counters::add(&counters.spilled, self.state.storage.spilled.take());
         Counters::add(&counters.evicted, self.state.storage.evicted.take());
         Counters::add(&counters.blocking_misses, self.state.storage.blocking.take());
         Counters::add(&counters.records_out, self.out.len());
         Ok(())
     }
-
-    fn copy(&mut self) -> Result<bool, Error> {
-        let more = self.state.copy()?;
-        if !more {
-            self.context.counters.rows.store(self.state.len() as u64, Relaxed);
-        }
-        Ok(more)
-    }
 }
 
 impl<P: Process> Stage<P::In> for ProcessStage<P> {
     fn on_batch(&mut self, batch: &mut Batch<P::In>) -> Result<(), Error> {
-        Counters::add(&self.context.counters.records_in, batch.len());
+        let records = batch.len();
+        Counters::add(&self.context.counters.records_in, records);
+        self.heat.sample(&batch.hashes, self.context.key_groups);
+        self.misses.at.clear();
         if !self.state.rows.is_complete() {
             self.fetch(batch).map_err(|e| e.at(self.context.place("operator")))?;
         }
@@ -234,6 +232,7 @@ impl<P: Process> Stage<P::In> for ProcessStage<P> {
             let done = guarded(|| "prefetch".into(), || self.prefetch(batch));
             done.map_err(|e| e.at(self.context.place("operator")))?;
         }
+        Counters::add(&self.context.counters.hits, records - self.misses.at.len());
         self.waiting.look_at_clock();
         let mut at = 0;
         let done = guarded(|| "on_record".into(), || self.run(batch, &mut at));
@@ -261,6 +260,8 @@ impl<P: Process> Stage<P::In> for ProcessStage<P> {
         self.next.on_barrier(epoch)?;
         self.state.freeze(epoch)?;
         self.waiting.begin_epoch();
+        self.heat.tell(&self.context.counters);
+        self.context.counters.rows.store(self.state.len() as u64, Relaxed);
         Counters::max(&self.context.counters.pause_ns_max, nanos(start.elapsed()));
         Ok(())
     }
@@ -283,7 +284,7 @@ impl<P: Process> Stage<P::In> for ProcessStage<P> {
     fn background(&mut self) -> Result<bool, Error> {
         if self.state.is_copying() {
             let start = clock::now();
-            self.copy()?;
+            self.state.copy()?;
             Counters::max(&self.context.counters.pause_ns_max, nanos(start.elapsed()));
             return Ok(true);
         }

@@ -1,11 +1,18 @@
 //! What subtasks and the coordinator tell each other. The protocol they follow is in `checkpoints/protocol.rs`.
 
+use super::drive::nanos;
 use super::suspect::Suspect;
 use crate::checkpoints::Part;
+use crate::clock;
+use crate::operator::Traffic;
 use crate::{Attempt, Epoch, Error, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+/// A batch that takes longer is reported: nothing else runs on its worker meanwhile.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// To a subtask. At most three are under way per epoch, so the queue needs no bound of its own.
 #[derive(Debug, Clone)]
@@ -67,13 +74,28 @@ pub(crate) struct Counters {
     pub(crate) pause_ns_max: AtomicU64,
     /// Longest wait between the first and the last lane's barrier since it was last asked, in nanoseconds.
     pub(crate) alignment_ns_max: AtomicU64,
-    /// Rows in the table, and how many were looked up in storage, were found there, and were evicted.
+    /// Time spent in stages, and waiting for what follows, in nanoseconds; at the head of a task, for all of it.
+    pub(crate) busy_ns: AtomicU64,
+    pub(crate) blocked_ns: AtomicU64,
+    /// Batches that came, at the head of a task, and the records in them.
+    pub(crate) batches: AtomicU64,
+    pub(crate) batched: AtomicU64,
+    /// Bytes, if a connector counts them.
+    pub(crate) traffic: Traffic,
+    /// Records whose row was in the table. Rows in it, and how many, entries of collections included, were looked up in
+    /// storage, were found there, and were evicted.
+    pub(crate) hits: AtomicU64,
     pub(crate) rows: AtomicU64,
     pub(crate) misses: AtomicU64,
     pub(crate) loaded: AtomicU64,
     pub(crate) evicted: AtomicU64,
     /// Entries of collections that user code waited for, because nobody had asked for them (`Process::prefetch`).
     pub(crate) blocking_misses: AtomicU64,
+    /// Bytes of keys and rows that were evicted before a fold had them.
+    pub(crate) spilled: AtomicU64,
+    /// The key group with the largest share of the records of an epoch, and that share in thousandths.
+    pub(crate) hottest_group: AtomicU64,
+    pub(crate) hottest_share: AtomicU64,
     /// The newest one.
     pub(crate) watermark: WatermarkCell,
 }
@@ -131,6 +153,19 @@ pub(crate) struct StageContext {
 }
 
 impl StageContext {
+    /// A batch was worked off, in so long, of which its subtask waited so long for what follows.
+    pub(crate) fn worked(&self, records: usize, took: Duration, waited: Duration) {
+        let busy = took.saturating_sub(waited);
+        self.counters.busy_ns.fetch_add(nanos(busy), Ordering::Relaxed);
+        self.counters.blocked_ns.fetch_add(nanos(waited), Ordering::Relaxed);
+        Counters::add(&self.counters.batches, usize::from(records > 0));
+        Counters::add(&self.counters.batched, records);
+        if busy >= SLOW {
+            let (operator, subtask, took_ms) = (&*self.name, self.subtask, clock::millis(busy));
+            tracing::warn!(operator, subtask, records, took_ms, "a batch kept a worker busy for long");
+        }
+    }
+
     /// For error messages.
     pub(crate) fn place(&self, what: &str) -> String {
         format!("{what} `{}`, subtask {}", self.name, self.subtask)

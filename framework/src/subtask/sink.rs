@@ -82,7 +82,14 @@ fn bytes<T>(batch: &Batch<T>) -> usize {
 /// The context a sink is given.
 pub(crate) fn sink_context(cx: &StageContext) -> SinkContext {
     let (job, sink) = (cx.job.to_string(), cx.name.to_string());
-    SinkContext { job, sink, subtask: cx.subtask, parallelism: cx.parallelism, attempt: cx.attempt }
+    SinkContext {
+        job,
+        sink,
+        subtask: cx.subtask,
+        parallelism: cx.parallelism,
+        attempt: cx.attempt,
+        traffic: cx.counters.traffic.clone(),
+    }
 }
 
 impl<T: Send + 'static, S: Sink<T>> SinkStage<T, S> {

@@ -7,7 +7,7 @@
 //! 3. At barrier `n`: takes the offset of each split, reports them, sends the barrier on.
 //! 4. At the end of all splits: passes the end on once, reports it, and serves barriers until it is told to leave.
 
-use super::drive::Slice;
+use super::drive::{Slice, Wait};
 use super::inbox::Cost;
 use super::report::{Command, Commands, Counters, Report, StageContext};
 use super::stage::Stage;
@@ -23,6 +23,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 /// A split to read, and where from, as they stand in manifests.
 pub(crate) type Assignment = (Value, Option<Value>);
@@ -47,6 +48,8 @@ struct Driver<S: Source> {
     /// Whether the coordinator knows that something was read in this epoch.
     told: bool,
     cost: Cost,
+    /// How long the batch at hand has waited for the stage.
+    waited: Duration,
     room: usize,
     context: StageContext,
 }
@@ -66,6 +69,7 @@ pub(crate) async fn drive_source<S: Source>(
         subtask: context.subtask,
         parallelism: context.parallelism,
         attempt: context.attempt,
+        traffic: context.counters.traffic.clone(),
     };
     let restored = context.first_epoch.saturating_sub(1);
     let suspect = context.suspect.as_ref().filter(|suspect| *suspect.source == *context.name);
@@ -87,6 +91,7 @@ pub(crate) async fn drive_source<S: Source>(
         ended: false,
         told: false,
         cost: Cost::default(),
+        waited: Duration::ZERO,
         room: 64,
         context,
     };
@@ -131,8 +136,10 @@ impl<S: Source> Driver<S> {
                 let start = clock::now();
                 let polled = self.read(&mut batch).await?;
                 let now = clock::now();
+                let took = now.duration_since(start);
+                self.context.worked(batch.taken, took, self.waited);
                 slice.pass(now).await;
-                self.adapt(&mut batch, now.duration_since(start));
+                self.adapt(&mut batch, took);
                 polled
             } else {
                 Polled::AtEnd
@@ -165,6 +172,7 @@ impl<S: Source> Driver<S> {
 
     /// Reads a batch and hands it on.
     async fn read(&mut self, batch: &mut SplitBatch<RecordOf<S>, SplitOf<S>>) -> Result<Polled, Error> {
+        self.waited = Duration::ZERO;
         batch.split = None;
         batch.room = self.tally.room(self.room);
         let from = self.suspect_offset();
@@ -255,7 +263,7 @@ impl<S: Source> Driver<S> {
     }
 
     /// Batches shrink so that a barrier never waits long for the one under way.
-    fn adapt(&mut self, batch: &mut SplitBatch<RecordOf<S>, SplitOf<S>>, took: std::time::Duration) {
+    fn adapt(&mut self, batch: &mut SplitBatch<RecordOf<S>, SplitOf<S>>, took: Duration) {
         if let Some(allowed) = self.cost.measured(batch.taken, took, 1) {
             self.room = (allowed / 2).clamp(1, crate::record::BATCH);
         }
@@ -322,6 +330,7 @@ impl<S: Source> Driver<S> {
     /// be waiting for one; other commands are kept.
     async fn ready(&mut self, all: bool) -> Result<(), Error> {
         let Self { stage, commands, waiting, unseen, leaving, .. } = self;
+        let mut wait = Wait::default();
         poll_fn(|cx| {
             while let Poll::Ready(Some(command)) = commands.poll_recv(cx) {
                 match command {
@@ -338,9 +347,11 @@ impl<S: Source> Driver<S> {
                     }
                 }
             }
-            if *leaving { Poll::Ready(Ok(())) } else { stage.poll_ready(all, cx) }
+            wait.unless(if *leaving { Poll::Ready(Ok(())) } else { stage.poll_ready(all, cx) })
         })
-        .await
+        .await?;
+        self.waited += wait.took();
+        Ok(())
     }
 
     /// Waits for a command or for data, while what the stage has under way goes on.

@@ -49,6 +49,7 @@ impl<F> PartWriter<F> {
             none => none.insert(directory::create(&path)?),
         };
         file.write_all(&self.buffer).map_err(|error| Error::io(error, "write", &path))?;
+        self.cx.traffic.add(self.buffer.len() as u64);
         self.buffer.clear();
         Ok(())
     }

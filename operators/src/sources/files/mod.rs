@@ -160,7 +160,7 @@ impl<F: Decode> Source for FileSource<F> {
 
     async fn open(&self, cx: &SourceContext) -> Result<FileReader<F>, BoxError> {
         let skipped = self.skips.then(|| Skipped::of(&*cx.source));
-        Ok(FileReader::new(self.format.clone(), skipped, self.rate.pacer()))
+        Ok(FileReader::new(self.format.clone(), skipped, self.rate.pacer(), cx.traffic.clone()))
     }
 }
 

@@ -6,7 +6,7 @@ use super::lines::LineFile;
 use super::offset::FileOffset;
 use crate::sources::rate::Pacer;
 use crate::sources::undecodable::Undecodable;
-use millstream_framework::{BoxError, Error, Polled, Skipped, SourceReader, SplitBatch};
+use millstream_framework::{BoxError, Error, Polled, Skipped, SourceReader, SplitBatch, Traffic};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
@@ -33,6 +33,7 @@ pub struct FileReader<F> {
     /// Buffers of files that have ended.
     spare: Vec<Vec<u8>>,
     pacer: Pacer,
+    traffic: Traffic,
 }
 
 #[derive(Debug)]
@@ -48,7 +49,7 @@ enum At<F> {
 }
 
 impl<F: Decode> FileReader<F> {
-    pub(super) fn new(format: F, skipped: Option<Skipped>, pacer: Pacer) -> Self {
+    pub(super) fn new(format: F, skipped: Option<Skipped>, pacer: Pacer, traffic: Traffic) -> Self {
         Self {
             format,
             skipped,
@@ -58,6 +59,7 @@ impl<F: Decode> FileReader<F> {
             waiting: VecDeque::new(),
             spare: Vec::new(),
             pacer,
+            traffic,
         }
     }
 
@@ -95,10 +97,13 @@ impl<F: Decode> FileReader<F> {
     /// Appends up to `room` records of a file; false if it has been read to its end.
     fn read_file(&mut self, turn: usize, room: usize, into: &mut Vec<F::Record>) -> Result<bool, BoxError> {
         let Lane { split, at: At::Open(file, format) } = &mut self.files[turn] else { return Ok(false) };
-        let full = file.byte() + BATCH_BYTES;
+        let (from, mut more) = (file.byte(), true);
         for _ in 0..room {
             let byte = file.byte();
-            let Some(line) = file.next_line()? else { return Ok(false) };
+            let Some(line) = file.next_line()? else {
+                more = false;
+                break;
+            };
             match format.decode(line) {
                 Ok(record) => into.extend(record),
                 Err(error) => {
@@ -109,11 +114,12 @@ impl<F: Decode> FileReader<F> {
                     }
                 }
             }
-            if file.byte() >= full {
+            if file.byte() >= from + BATCH_BYTES {
                 break;
             }
         }
-        Ok(true)
+        self.traffic.add(file.byte() - from);
+        Ok(more)
     }
 
     fn open(&mut self, turn: usize) -> Result<(), Error> {
