@@ -6,6 +6,7 @@
 //! | `gen.rs` | the generator, the same in every engine |
 //! | `limits.rs` | what the machine gives without an engine |
 //! | `jobs.rs`, `quiet.rs` | the workloads as jobs: under load; with little to do |
+//! | `maps.rs` | maps larger than memory, and bare RocksDB in their place |
 //! | `meter.rs` | the sink and the source of these jobs |
 //! | `watch.rs` | what checkpoints cost, from the log |
 //! | `measure.rs`, `report.rs` | taking figures; the table |
@@ -13,6 +14,7 @@
 mod r#gen;
 mod jobs;
 mod limits;
+mod maps;
 mod measure;
 mod meter;
 mod quiet;
@@ -49,7 +51,7 @@ const KEYS: u64 = 1_000_000;
 type Workload = fn(Effort) -> Vec<Row>;
 
 /// In the order of the table.
-const WORKLOADS: [(&str, Workload); 9] = [
+const WORKLOADS: [(&str, Workload); 10] = [
     ("w1_fused", w1_fused),
     ("w1_boundary", w1_boundary),
     ("w2_memory", w2_memory),
@@ -57,6 +59,7 @@ const WORKLOADS: [(&str, Workload); 9] = [
     ("w2_strings", w2_strings),
     ("w2_durable", w2_durable),
     ("w2_20m_keys", w2_20m_keys),
+    ("maps", maps),
     ("quiet_record", quiet_record),
     ("slow_sink", slow_sink),
 ];
@@ -212,6 +215,15 @@ fn w2_20m_keys(effort: Effort) -> Vec<Row> {
     let bars = (Bar::None, Bar::AtMost(1500.0, 700.0));
     rows.extend(checkpoints(["20m_keys_pause", "20m_keys_durable"], &[second], bars, 200 << 20));
     rows
+}
+
+fn maps(effort: Effort) -> Vec<Row> {
+    let n = 8_000_000 / effort.less;
+    // a round takes a minute, most of it until the state is there
+    let rounds = effort.rounds.div_ceil(3);
+    let [job, limit] = interleaved(rounds, [&mut || maps::of_job(n), &mut || maps::of_rocksdb(n)]);
+    let note = format!("one worker; {} entries, ten times the memory; get and put on bare RocksDB", maps::STATE);
+    vec![against("maps", Bar::AtLeast(2.0, 3.0), &job, &limit, &note)]
 }
 
 fn quiet_record(effort: Effort) -> Vec<Row> {

@@ -12,6 +12,7 @@ mod example;
 mod lookups;
 mod numbers;
 mod progress;
+mod states;
 mod words;
 
 use crate::common::{Scratch, is_soak, mix, seed};
@@ -31,6 +32,8 @@ fn pipeline_process() {
         lookups::job(serde_json::from_str(&lookups).unwrap())
     } else if let Some(branches) = spec("MILLSTREAM_TEST_BRANCHES") {
         branches::job(serde_json::from_str(&branches).unwrap())
+    } else if let Some(states) = spec("MILLSTREAM_TEST_STATES") {
+        states::job(serde_json::from_str(&states).unwrap())
     } else {
         return;
     };
@@ -84,6 +87,11 @@ fn soak_words() {
 #[test]
 fn soak_numbers() {
     campaigns("numbers", (10, 200), |places| numbers::Numbers::new(places, 60_000));
+}
+
+#[test]
+fn soak_states() {
+    campaigns("states", (10, 200), |places| states::States::new(places, 30_000));
 }
 
 #[test]

@@ -194,17 +194,22 @@ impl Subject for Numbers {
             }
             expect.entry(entry.key).or_default().push(shown(&entry, *sum, trail.as_ref()));
         }
-        let mut found: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
-        for line in output.lines("accounts-out") {
-            let key = line.split(' ').next().and_then(|key| key.parse().ok());
-            found.entry(key.ok_or_else(|| format!("a line without a key: {line}"))?).or_default().push(line);
-        }
-        equal(&expect, &found)
+        equal_by_key(&expect, output, "accounts-out")
     }
 
     fn input(&self) -> u64 {
         self.count * SPLITS
     }
+}
+
+/// Whether the lines of an output, which begin with a key, are those expected of each key, in the same order.
+pub(super) fn equal_by_key(expect: &BTreeMap<u64, Vec<String>>, output: &Output, name: &str) -> Result<(), String> {
+    let mut found: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+    for line in output.lines(name) {
+        let key = line.split(' ').next().and_then(|key| key.parse().ok());
+        found.entry(key.ok_or_else(|| format!("a line without a key: {line}"))?).or_default().push(line);
+    }
+    equal(expect, &found)
 }
 
 /// Whether both have the same lines of each key, in the same order.

@@ -24,10 +24,13 @@ use syn::{Data, DeriveInput, Error, Fields, FieldsNamed, Ident, parse_macro_inpu
 /// A state is found again by its name: renaming a field without giving it the old name in the attribute makes another
 /// state of it. The order of the fields does not matter.
 ///
+/// Which handles there are, and which one is for what, is described in the module `state`.
+///
 /// ```ignore
 /// #[derive(State)]
 /// struct Seen {
 ///     small: ValueState<u64>,
+///     shops: MapState<String, u32>,
 ///     #[state(name = "last")]
 ///     last_order: ValueState<String>,
 /// }

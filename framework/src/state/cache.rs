@@ -16,6 +16,8 @@ use std::rc::Rc;
 
 /// Slots copied or swept at a time: about 0.1 ms.
 const SLOTS: usize = 8192;
+/// A restored table of so many bytes is loaded at once: some 20 ms, after which nothing is looked up any more.
+const SMALL_BYTES: usize = 2 << 20;
 
 /// How the rows of a table are written, and what is known of them beside.
 pub(crate) trait Form: 'static {
@@ -300,11 +302,13 @@ impl<F: Form> Cache<F> {
         let (target, hard, running) = (*bound - *bound / 8, *bound + *bound / 8, rows.stamp());
         let before = rows.len();
         let circle = rows.slots();
+        // of a small table not all at once
+        let step = SLOTS.min(circle.div_ceil(8));
         let mut swept = 0;
         while rows.len() > target && (swept < 16 * SLOTS || rows.len() > hard) {
             // after a full circle over cold rows the hot ones have to go
             let any = swept >= circle;
-            rows.sweep(SLOTS, |group, stamp, key, row| {
+            rows.sweep(step, |group, stamp, key, row| {
                 let cold = any || stamp != running;
                 if cold {
                     disk.evict(form, group, stamp, key, row)?;
@@ -312,7 +316,7 @@ impl<F: Form> Cache<F> {
                 }
                 Ok::<_, Error>(cold)
             })?;
-            swept += SLOTS;
+            swept += step;
         }
         self.evicting = rows.len() > target;
         let storage = &self.disk.storage;
@@ -324,6 +328,30 @@ impl<F: Form> Cache<F> {
 impl<F: Form> Table for Cache<F> {
     fn id(&self) -> u16 {
         self.disk.table
+    }
+
+    fn load_all(&mut self) {
+        if self.complete {
+            return;
+        }
+        let storage = self.storage().clone();
+        let [t0, t1] = self.disk.table.to_be_bytes();
+        let (mut bytes, mut all) = (0, true);
+        // there are fewer key groups than that
+        let loaded = storage.attempt(|backend| {
+            backend.scan(&[t0, t1], &[t0, t1, 0xFF, 0xFF], |key, epoch, row| {
+                bytes += key.len() + row.len();
+                all = bytes <= SMALL_BYTES && self.rows.len() < self.bound / 2;
+                if let Some((&[_, _, g0, g1], key)) = key.split_first_chunk::<PREFIX>()
+                    && all
+                {
+                    self.load(u16::from_be_bytes([g0, g1]).into(), key, Some((epoch, row)))?;
+                }
+                Ok(all)
+            })
+        });
+        self.complete = all && loaded.is_ok();
+        storage.note(loaded);
     }
 
     fn freeze(&mut self, whole: bool) {

@@ -415,21 +415,20 @@ impl<V: Data> Range<'_, V> {
 impl<V: Data> EntryTable<V> {
     /// Removes all entries of the row at hand.
     pub(crate) fn clear(&mut self) {
-        let mut keys = Vec::new();
+        let mut last: Option<Vec<u8>> = None;
         loop {
-            let mut range = self.range(Bound::Unbounded, Bound::Unbounded);
-            while keys.len() < READ[1]
-                && let Some(key) = range.next_with(|key, _| Ok(key.to_vec()))
-            {
-                keys.push(key);
-            }
-            if keys.is_empty() {
-                return;
-            }
-            for entry in keys.drain(..) {
+            let mut range = self.range(last.as_deref().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+            let some = std::iter::from_fn(|| range.next_with(|key, _| Ok(key.to_vec())));
+            let keys: Vec<Vec<u8>> = some.take(READ[1]).collect();
+            for entry in &keys {
                 self.key.truncate(self.row);
-                self.key.extend_from_slice(&entry);
+                self.key.extend_from_slice(entry);
                 self.set(None);
+            }
+            // behind it, for what was removed is to be read no more
+            last = keys.last().cloned();
+            if last.is_none() {
+                return;
             }
         }
     }

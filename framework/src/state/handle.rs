@@ -251,6 +251,8 @@ pub trait Handle: 'static {
 pub trait Table {
     /// The first two bytes of its keys.
     fn id(&self) -> u16;
+    /// After a restore: loads what there is, if that is little, so that nothing will be missed.
+    fn load_all(&mut self) {}
     /// Ends the epoch. What it changed, or with `whole` all there is, is to be copied into its delta.
     fn freeze(&mut self, whole: bool);
     /// Copies a bounded number of frozen rows; true if there are more.

@@ -92,7 +92,10 @@ impl<K: Key, S: State> Keyed<K, S> {
         desk.visit_mut(&mut Furnish { layout: &layout, spec: &spec });
         let timers = Timers::new::<S>(&spec, |field| layout.table(field).map(|(_, _, table)| table));
         let rows = Cache::new(Rows { layout, of: PhantomData }, &spec);
-        Self { rows, desk, here: Here::default(), storage, missing: Missing::default(), timers, copying: None }
+        let (here, missing) = Default::default();
+        let mut state = Self { rows, desk, here, storage, missing, timers, copying: None };
+        state.each(|table| table.load_all());
+        state
     }
 
     /// Calls `f` with the table of each collection.

@@ -397,3 +397,210 @@ proptest! {
         }
     }
 }
+
+/// A map alone: nothing is kept of its row.
+#[derive(State)]
+struct Big {
+    map: MapState<u64, u64>,
+}
+
+#[derive(State)]
+struct Log {
+    lines: ListState<String>,
+}
+
+/// A subtask of its own, with all key groups.
+fn alone<S: State>(dir: &Path, cache_rows: usize) -> (Arc<StateEnv>, Sub<S>) {
+    let env = start(dir);
+    let sub = Sub::open(&env, (0, 0..GROUPS), &Point::default(), cache_rows);
+    (env, sub)
+}
+
+/// Ends the epoch; gives what its delta holds: entries and bytes.
+fn checkpoint<S: State>(sub: &mut Sub<S>, epoch: Epoch) -> (u64, u64) {
+    sub.state.freeze(epoch).unwrap();
+    let (reported, snapshot) = sub.finish();
+    assert_eq!(reported, epoch);
+    snapshot.deltas.iter().find(|d| d.epoch == epoch).map_or((0, 0), |d| (d.entries, d.file.bytes))
+}
+
+#[test]
+fn one_changed_entry_is_one_entry_of_the_delta() {
+    let dir = tempdir();
+    let (_env, mut sub) = alone::<Big>(dir.path(), 100_000);
+    sub.call("k", |_| (), |row| (0..5000).for_each(|i| row.map.insert(i, i)));
+    let (entries, all) = checkpoint(&mut sub, 1);
+    assert_eq!(entries, 5000);
+    sub.call("k", |_| (), |row| *row.map.or_default(77) += 1);
+    let (entries, one) = checkpoint(&mut sub, 2);
+    assert!(entries == 1 && one < 100, "{entries} entries, {one} of {all} bytes");
+    // one that was only looked at is not written
+    sub.call("k", |_| (), |row| assert_eq!(row.map.get(&77), Some(&78)));
+    assert_eq!(checkpoint(&mut sub, 3).0, 0);
+}
+
+#[test]
+fn push_reads_nothing() {
+    let dir = tempdir();
+    let (_env, mut sub) = alone::<Log>(dir.path(), 10);
+    for i in 0..1000 {
+        sub.call("k", |_| (), |row| row.lines.push(format!("line {i}")));
+        sub.state.settle().unwrap();
+    }
+    assert_eq!(sub.state.storage.blocking.get(), 0);
+    assert!(sub.state.len() <= 20);
+    sub.call("k", |_| (), |row| assert_eq!(row.lines.get(3), Some(&"line 3".into())));
+    assert_eq!(sub.state.storage.blocking.get(), 1);
+    let lines = sub.call("k", |_| (), |row| row.lines.iter().enumerate().all(|(i, line)| line == format!("line {i}")));
+    assert!(lines && sub.state.storage.blocking.get() == 1);
+}
+
+#[test]
+fn entries_that_nobody_asked_for_are_waited_for_one_by_one() {
+    let dir = tempdir();
+    let (_env, mut sub) = alone::<Big>(dir.path(), 50);
+    sub.call("k", |_| (), |row| (0..5000).for_each(|i| row.map.insert(i, i)));
+    sub.state.settle().unwrap();
+    let read = |sub: &mut Sub<Big>, prefetch: bool| {
+        let keys = || (0..5000).step_by(100);
+        let wanted = |wanted: &mut Wanted<'_, Big>| {
+            keys().filter(|_| prefetch).for_each(|i| wanted.entry(|row| &row.map, &i));
+        };
+        let sum: u64 = sub.call("k", wanted, |row| keys().filter_map(|i| row.map.get(&i).copied()).sum());
+        assert_eq!(sum, keys().sum::<u64>());
+        // those that are not there, too
+        let wanted = |wanted: &mut Wanted<'_, Big>| {
+            (9000..9010).filter(|_| prefetch).for_each(|i| wanted.entry(|row| &row.map, &i));
+        };
+        sub.call("k", wanted, |row| assert!((9000..9010).all(|i| !row.map.contains(&i))));
+        sub.call("k", |_| (), |row| (10_000..10_200).for_each(|i| row.map.insert(i, i)));
+        sub.state.settle().unwrap();
+        sub.state.storage.blocking.take()
+    };
+    assert_eq!(read(&mut sub, false), 60);
+    assert_eq!(read(&mut sub, true), 0);
+}
+
+#[test]
+fn many_entries_under_one_key_need_no_memory() {
+    const ENTRIES: u64 = 200_000;
+    let dir = tempdir();
+    let (_env, mut sub) = alone::<Big>(dir.path(), 1000);
+    let mut most = 0;
+    for first in (0..ENTRIES).step_by(5000) {
+        // within one call of user code, and within several
+        sub.call("k", |_| (), |row| (first..first + 5000).for_each(|i| row.map.insert(i ^ 0x5555, i)));
+        most = most.max(sub.state.len());
+        sub.state.settle().unwrap();
+    }
+    sub.call(
+        "k",
+        |_| (),
+        |row| {
+            assert!(row.map.iter().map(|(k, _)| k).is_sorted());
+            let (count, sum) =
+                row.map.iter().fold((0, 0), |(n, sum), (k, v)| (n + u64::from(k ^ 0x5555 == v), sum + v));
+            assert_eq!((count, sum), (ENTRIES, ENTRIES * (ENTRIES - 1) / 2));
+            assert_eq!(row.map.range(1000..1010).count(), 10);
+            assert_eq!(row.map.get(&777).copied(), Some(777 ^ 0x5555));
+        },
+    );
+    assert!(most.max(sub.state.len()) < 2000, "{most} in memory");
+    sub.call("k", |_| (), |row| row.map.clear());
+    sub.state.settle().unwrap();
+    assert!(sub.state.len() < 2000);
+    sub.call("k", |_| (), |row| assert_eq!(row.map.iter().next(), None));
+}
+
+#[test]
+fn a_state_that_is_replaced_as_a_whole_ends_the_attempt() {
+    let dir = tempdir();
+    let (_env, mut sub) = alone::<Big>(dir.path(), 1000);
+    sub.call("k", |_| (), |row| row.map.insert(1, 1));
+    sub.state.settle().unwrap();
+    sub.call("k", |_| (), |row| *row = Big::open());
+    let error = sub.state.settle().unwrap_err();
+    assert!(error.to_string().contains("change the states one by one"), "{error}");
+}
+
+#[test]
+fn an_entry_key_that_cannot_be_kept_ends_the_attempt() {
+    #[derive(State)]
+    struct Wrong {
+        map: MapState<Float, u64>,
+    }
+    #[derive(Clone, serde::Serialize, serde::Deserialize)]
+    struct Float(f64);
+    impl PartialEq for Float {
+        fn eq(&self, other: &Self) -> bool {
+            self.0.to_bits() == other.0.to_bits()
+        }
+    }
+    impl Eq for Float {}
+    let dir = tempdir();
+    let (_env, mut sub) = alone::<Wrong>(dir.path(), 1000);
+    sub.call("k", |_| (), |row| row.map.insert(Float(1.5), 1));
+    let error = sub.state.settle().unwrap_err();
+    assert!(std::error::Error::source(&error).is_some_and(|e| e.to_string().contains("float")), "{error:?}");
+}
+
+#[test]
+fn a_table_keeps_its_number_and_another_kind_is_refused() {
+    #[derive(State)]
+    struct Less {
+        value: ValueState<u64>,
+    }
+    #[derive(State)]
+    struct Other {
+        map: ValueState<u64>,
+    }
+    let of = |layout: Layout, next: &mut u32, old| layout.reconcile("op", next, old);
+    let mut next = 3;
+    let first = of(Layout::of::<String, Less>(), &mut next, None).unwrap();
+    assert_eq!((first.table, first.states[0].table, next), (3, None, 4));
+    // another operator has taken 4
+    next = 5;
+    let second = of(Layout::of::<String, Row>(), &mut next, Some(&first)).unwrap();
+    let tables: Vec<_> = second.states.iter().map(|s| s.table).collect();
+    assert_eq!((second.table, &tables[..], next), (3, &[None, Some(5), Some(6), Some(7)][..], 8));
+    assert_eq!(of(Layout::of::<String, Row>(), &mut next, Some(&second)).unwrap(), second);
+    assert_eq!(next, 8);
+    // manifests of before name no tables
+    let text = serde_json::to_string(&first).unwrap();
+    assert!(!text.contains("\"table\":null"), "{text}");
+    assert_eq!(serde_json::from_str::<crate::state::snapshot::OperatorStates>(&text).unwrap(), first);
+    let map = of(Layout::of::<String, Big>(), &mut next, None).unwrap();
+    let error = of(Layout::of::<String, Other>(), &mut next, Some(&map)).unwrap_err();
+    assert!(error.to_string().contains("held `entries<u64,u64>` in the checkpoint"), "{error}");
+}
+
+#[test]
+fn a_small_state_is_loaded_at_once_and_a_large_one_when_asked_for() {
+    let dir = tempdir();
+    let (env, mut sub) = alone::<Row>(dir.path(), 1000);
+    sub.call(
+        "k",
+        |_| (),
+        |row| {
+            row.value.set(5);
+            row.map.insert(1, 1);
+            (0..700).for_each(|i| row.words.insert(i.to_string(), String::new()));
+        },
+    );
+    checkpoint(&mut sub, 1);
+    sub.state.freeze(2).unwrap();
+    let (_, snapshot) = sub.finish();
+    drop(sub);
+    env.shut_down();
+    let env = start(dir.path());
+    let point = Point { epoch: Some(2), snapshots: vec![snapshot], ..Point::default() };
+    let mut sub: Sub<Row> = Sub::open(&env, (0, 0..GROUPS), &point, 1000);
+    let mut complete = vec![sub.state.rows.is_complete()];
+    sub.state.each_table(|table| complete.push(table.is_complete()));
+    // the row, map, list, and words, of which there are more than half of what may be in memory
+    assert_eq!(complete, [true, true, true, false]);
+    let found =
+        sub.call("k", |_| (), |row| (row.value.get().copied(), row.map.get(&1).copied(), row.words.iter().count()));
+    assert_eq!(found, (Some(5), Some(1), 700));
+    assert_eq!(sub.state.storage.blocking.get(), 0);
+}

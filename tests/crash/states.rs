@@ -1,0 +1,247 @@
+//! Shops: a map of what each customer bought where, and a list of the last purchases, both behind a cache of 1,000 rows
+//! and entries per subtask. Entries are added, changed, taken out, ranged over and cleared; values are pushed and
+//! popped at both ends. The probe shows all that is known of each key.
+//!
+//! Each key belongs to one split, so the order of its records, hence all output, is known.
+
+use super::campaign::{Places, Subject};
+use super::progress::Progress;
+use crate::common::{Output, mix, myself};
+use millstream::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+const SPLITS: u64 = 5;
+const KEYS: u64 = 2_000;
+const SHOPS: u64 = 60;
+
+/// What the source makes.
+#[derive(Clone, Serialize, Deserialize)]
+struct Purchase {
+    customer: u64,
+    offset: u64,
+    random: u64,
+    /// Asks for all that is known and changes nothing.
+    is_probe: bool,
+}
+
+/// Before `probe_from` random customers of the split, few of them often; from there on each of its customers once.
+fn purchase(split: u64, offset: u64, probe_from: u64) -> Purchase {
+    let random = mix(split << 48 | offset);
+    let is_probe = offset >= probe_from;
+    let among = if random.is_multiple_of(3) { 10 } else { KEYS / SPLITS };
+    let at = if is_probe { offset - probe_from } else { (random >> 8) % among };
+    Purchase { customer: at * SPLITS + split, offset, random: random >> 20, is_probe }
+}
+
+/// How a life runs.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Spec {
+    root: PathBuf,
+    life: usize,
+    parallelism: usize,
+    rate: Option<u64>,
+    /// Records of each split.
+    count: u64,
+    probe_from: u64,
+}
+
+#[derive(State)]
+struct Customer {
+    purchases: ValueState<u64>,
+    by_shop: MapState<String, u64>,
+    last: ListState<u64>,
+}
+
+fn shop(random: u64) -> String {
+    format!("shop-{}", random % SHOPS)
+}
+
+/// Says what there is, in one line; the oracle says it of plain collections.
+fn shown(purchase: &Purchase, said: &str) -> String {
+    format!("{} {} {said}", purchase.customer, purchase.offset)
+}
+
+fn all(count: Option<u64>, by_shop: impl Iterator<Item = (String, u64)>, last: impl Iterator<Item = u64>) -> String {
+    let mut text = format!("{count:?}");
+    by_shop.for_each(|(shop, n)| _ = write!(text, " {shop}={n}"));
+    last.for_each(|value| _ = write!(text, " {value}"));
+    text
+}
+
+struct Shops;
+
+impl Process for Shops {
+    type Key = u64;
+    type In = Purchase;
+    type Out = String;
+    type State = Customer;
+    fn on_record(
+        &self,
+        purchase: Purchase,
+        customer: &mut Customer,
+        cx: &mut Context<'_, u64, String>,
+    ) -> Result<(), BoxError> {
+        let Customer { purchases, by_shop, last } = customer;
+        if purchase.is_probe {
+            cx.emit(shown(&purchase, &all(purchases.get().copied(), by_shop.iter(), last.iter())));
+            return Ok(());
+        }
+        let (random, shop) = (purchase.random, shop(purchase.random >> 8));
+        let said = match random % 32 {
+            0 => {
+                by_shop.clear();
+                last.clear();
+                purchases.take();
+                "cleared".into()
+            }
+            1..=3 => format!("{:?}", by_shop.take(&shop)),
+            4..=5 => {
+                by_shop.remove(&shop);
+                by_shop.insert(format!("{shop}!"), random);
+                "moved".into()
+            }
+            6..=7 => format!("{:?}", by_shop.range(shop..).take(3).collect::<Vec<_>>()),
+            8..=11 => format!("{:?} {:?}", last.pop_front(), last.pop_back()),
+            12..=13 => format!("{} of {:?}", last.len(), last.get(random % 5)),
+            _ => {
+                *purchases.or_default() += 1;
+                last.push(random);
+                let visits = by_shop.or_default(shop);
+                *visits += 1;
+                visits.to_string()
+            }
+        };
+        cx.emit(shown(&purchase, &said));
+        Ok(())
+    }
+    /// Of every other record, so that entries come in either way.
+    fn prefetch(&self, purchase: &Purchase, wanted: &mut Wanted<'_, Customer>) {
+        if purchase.offset.is_multiple_of(2) {
+            wanted.entry(|customer| &customer.by_shop, &shop(purchase.random >> 8));
+        }
+    }
+}
+
+/// The same in plain collections.
+#[derive(Default)]
+struct Plain {
+    purchases: Option<u64>,
+    by_shop: BTreeMap<String, u64>,
+    last: VecDeque<u64>,
+}
+
+impl Plain {
+    fn on_record(&mut self, purchase: &Purchase) -> String {
+        let Self { purchases, by_shop, last } = self;
+        if purchase.is_probe {
+            let entries = by_shop.iter().map(|(shop, n)| (shop.clone(), *n));
+            return all(*purchases, entries, last.iter().copied());
+        }
+        let (random, shop) = (purchase.random, shop(purchase.random >> 8));
+        match random % 32 {
+            0 => {
+                *self = Self::default();
+                "cleared".into()
+            }
+            1..=3 => format!("{:?}", by_shop.remove(&shop)),
+            4..=5 => {
+                by_shop.remove(&shop);
+                by_shop.insert(format!("{shop}!"), random);
+                "moved".into()
+            }
+            6..=7 => {
+                let entries = by_shop.range(shop..).map(|(shop, n)| (shop.clone(), *n));
+                format!("{:?}", entries.take(3).collect::<Vec<_>>())
+            }
+            8..=11 => format!("{:?} {:?}", last.pop_front(), last.pop_back()),
+            12..=13 => format!("{} of {:?}", last.len(), last.get((random % 5) as usize)),
+            _ => {
+                *purchases.get_or_insert(0) += 1;
+                last.push_back(random);
+                let visits = by_shop.entry(shop).or_default();
+                *visits += 1;
+                visits.to_string()
+            }
+        }
+    }
+}
+
+/// The pipeline.
+pub(super) fn job(spec: Spec) -> Job {
+    let places = Places { root: spec.root };
+    let progress = Arc::new(Progress::new(&places.progress(), spec.life));
+    let output = places.output();
+    let topology = move |t: &Topology| {
+        let progress = progress.clone();
+        let make = move |split, offset| {
+            progress.read(split, offset);
+            purchase(split, offset, spec.probe_from)
+        };
+        t.source("purchases", Generator::new(make).splits(SPLITS).count(spec.count).rate(spec.rate))
+            .key_by(|purchase| &purchase.customer)
+            .process("shops", Shops)
+            .sink("shops-out", Files::write(&output).text());
+        Ok(())
+    };
+    Job::new("crash_states", topology)
+        .data_dir(places.data())
+        .checkpoint_interval(Duration::from_millis(80))
+        .parallelism(spec.parallelism)
+        .workers(2)
+        .cache_rows(1000)
+        .restart(RestartPolicy::never())
+}
+
+/// The input and what is right.
+pub(super) struct States {
+    places: Places,
+    count: u64,
+    probe_from: u64,
+}
+
+impl States {
+    /// With so many records of each split.
+    pub(super) fn new(places: &Places, count: u64) -> Self {
+        Self { places: places.clone(), count, probe_from: u64::MAX }
+    }
+}
+
+impl Subject for States {
+    fn command(&self, life: usize, parallelism: usize, paced: bool) -> Command {
+        let Self { places, count, probe_from } = self;
+        let (root, rate) = (places.root.clone(), paced.then_some(20_000));
+        let spec = Spec { root, life, parallelism, rate, count: *count, probe_from: *probe_from };
+        let mut command = myself("crash::pipeline_process");
+        command.env("MILLSTREAM_TEST_STATES", serde_json::to_string(&spec).unwrap());
+        command
+    }
+
+    fn more_input(&mut self) {
+        self.count += 5_000;
+    }
+
+    fn probe(&mut self) {
+        self.probe_from = self.count;
+        self.count += KEYS / SPLITS;
+    }
+
+    fn check(&self, output: &Output) -> Result<(), String> {
+        let mut customers: HashMap<u64, Plain> = HashMap::new();
+        let mut expect: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+        for (split, offset) in (0..SPLITS).flat_map(|split| (0..self.count).map(move |offset| (split, offset))) {
+            let purchase = purchase(split, offset, self.probe_from);
+            let said = customers.entry(purchase.customer).or_default().on_record(&purchase);
+            expect.entry(purchase.customer).or_default().push(shown(&purchase, &said));
+        }
+        super::numbers::equal_by_key(&expect, output, "shops-out")
+    }
+
+    fn input(&self) -> u64 {
+        self.count * SPLITS
+    }
+}
