@@ -47,7 +47,7 @@ pub mod prelude {
     pub use millstream_framework::{
         Batch, BoxError, Branches as _, Chain, Collect, Context, Data, Either, Error, FacadeBranches as Branches,
         FacadeState as State, Job, Key, KeyedStream, Operator, Output, Process, Record, RestartPolicy, Secret, Step,
-        Stream, Timestamp, Topology,
+        Stream, Timestamp, Topology, Watermarks,
     };
     pub use millstream_operators::{
         Aggregate, Channel, Collected, Console, Files, Generator, KeyedOperators as _, Null, Of, Records, Undecodable,

@@ -7,7 +7,7 @@
 
 use crate::operator::Digest;
 use crate::state::snapshot::{FileRef, ItemsSnapshot, OperatorStates, StateSnapshot};
-use crate::{Attempt, Epoch, Error, ErrorKind};
+use crate::{Attempt, Epoch, Error, ErrorKind, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -77,6 +77,24 @@ pub(crate) struct SplitSnapshot {
     pub(crate) offset: Value,
     /// Nothing more will come.
     pub(crate) finished: bool,
+    /// What it has seen of event time, for each `event_time` of its source in the order in which the topology function
+    /// writes them. Empty without any; manifests from before there was event time have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) times: Vec<SplitTime>,
+}
+
+/// How far a split is in event time. Watermarks go on from there, also if it is read by another subtask.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SplitTime {
+    /// The largest time of its records; none before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) newest: Option<Timestamp>,
+    /// The watermark of the subtask that read it; none before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) watermark: Option<Timestamp>,
+    /// That subtask held back no others: all its splits were idle or finished.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) idle: bool,
 }
 
 /// What one subtask of a sink needs to make the epoch visible.
@@ -361,7 +379,7 @@ pub(super) mod tests {
     }
 
     fn split(name: &str, offset: u64) -> SplitSnapshot {
-        SplitSnapshot { split: json!(name), offset: json!(offset), finished: false }
+        SplitSnapshot { split: json!(name), offset: json!(offset), finished: false, times: vec![] }
     }
 
     fn some_parts() -> Vec<Part> {
@@ -487,11 +505,15 @@ pub(super) mod tests {
         fn any_manifest()(
             epoch in any::<u64>(), by in any::<u8>(), job in any::<String>(), parent in any::<Option<u64>>(),
             splits in proptest::collection::vec((any_json(), any_json(), any::<bool>()), 0..4),
+            newest in proptest::option::of(any::<i64>()),
             files in proptest::collection::vec(any::<String>(), 0..4),
             committable in proptest::option::of(any_json()), groups in any::<u32>(),
         ) -> Manifest {
             let paths: Vec<_> = files.iter().map(String::as_str).collect();
-            let sources = splits.into_iter().map(|(split, offset, finished)| SplitSnapshot { split, offset, finished });
+            let time = SplitTime { newest: newest.map(Timestamp::from_millis), watermark: None, idle: epoch % 2 == 0 };
+            let times = if epoch % 3 == 0 { vec![] } else { vec![SplitTime::default(), time] };
+            let split = |(split, offset, finished)| SplitSnapshot { split, offset, finished, times: times.clone() };
+            let sources = splits.into_iter().map(split);
             let sinks = committable.map(|committable| SinkSnapshot { name: job.clone(), subtask: 0, committable });
             Manifest {
                 sources: vec![SourceSnapshot { name: job.clone(), splits: sources.collect() }],
@@ -501,6 +523,13 @@ pub(super) mod tests {
                 ..manifest(epoch, by, parent.map(|p| Digest(p.to_string())), &paths)
             }
         }
+    }
+
+    #[test]
+    fn manifests_without_times_are_read() {
+        let old: SplitSnapshot = serde_json::from_value(json!({"split": "a", "offset": 1, "finished": false})).unwrap();
+        assert_eq!(old, split("a", 1));
+        assert_eq!(serde_json::to_value(old).unwrap().as_object().unwrap().len(), 3);
     }
 
     proptest! {

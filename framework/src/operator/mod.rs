@@ -7,6 +7,7 @@
 //! | [`Operator`] | without keys, with a list of items, async | `unkeyed.rs` |
 //! | [`Source`], [`SourceReader`] | reads splits, each with an offset | `source.rs` |
 //! | [`SplitSource`], [`SplitReader`] | the same for one split at a time: the simple form | `split.rs` |
+//! | [`Watermarks`] | how event time advances with the records of a split | `watermarks.rs` |
 //! | [`Sink`], [`SinkWriter`] | writes epochs that become visible when they are decided | `sink.rs` |
 //! | [`DecisionLog`] | says which checkpoint was decided | `decision.rs` |
 //!
@@ -31,6 +32,7 @@ mod split;
 mod step;
 mod traffic;
 mod unkeyed;
+mod watermarks;
 
 pub use branch::{As, Deal, Either, Is};
 pub use decision::{Decided, DecisionLog, Digest, Instance, Progress};
@@ -45,3 +47,4 @@ pub use step::{
 };
 pub use traffic::Traffic;
 pub use unkeyed::{Operator, Output};
+pub use watermarks::Watermarks;

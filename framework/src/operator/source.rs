@@ -118,8 +118,10 @@ pub struct SourceContext {
 pub enum Polled {
     /// There may be more at once: poll again.
     More,
-    /// Nothing more for now: wait with `ready`.
+    /// Nothing more for now, for every split has been read to its end: wait with `ready`.
     AtEnd,
+    /// Nothing more for now, though there may be more in some split, as with a rate to be kept: wait with `ready`.
+    Later,
     /// Nothing ever again, in any split of this reader.
     Finished,
 }
@@ -133,6 +135,8 @@ pub struct SplitBatch<R, S> {
     pub(crate) room: usize,
     /// How many there were, once they are handed on.
     pub(crate) taken: usize,
+    /// Splits that are read to their end, and whether nothing will follow.
+    pub(crate) ends: Vec<(S, bool)>,
 }
 
 impl<R, S: Clone> Default for SplitBatch<R, S> {
@@ -145,12 +149,25 @@ impl<R, S: Clone> SplitBatch<R, S> {
     /// An empty batch; connectors need one in their tests only.
     #[must_use]
     pub fn new() -> Self {
-        Self { records: Batch::new(), split: None, room: crate::record::BATCH, taken: 0 }
+        Self { records: Batch::new(), split: None, room: crate::record::BATCH, taken: 0, ends: Vec::new() }
     }
 
     /// Says which split the records of this batch are of; call it once per poll that hands out records.
     pub fn of(&mut self, split: &S) {
         self.split = Some(split.clone());
+    }
+
+    /// Says, at each poll while it is so, that a split has been read to its end for now, records of this batch
+    /// included; for a reader that knows it of one split and not of all, of which [`Polled::AtEnd`] speaks. A split
+    /// that is never said to be at its end never counts as idle, and holds the watermark back.
+    pub fn at_end(&mut self, split: &S) {
+        self.ends.push((split.clone(), false));
+    }
+
+    /// Says once that nothing follows in a split: it holds no watermark back from now on. [`Polled::Finished`] says it
+    /// of all.
+    pub fn finished(&mut self, split: &S) {
+        self.ends.push((split.clone(), true));
     }
 
     /// How many more records this batch takes. More are not lost, but make batches that are too large for the cache.

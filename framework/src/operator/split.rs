@@ -42,8 +42,9 @@ pub trait SplitReader: 'static {
     type Offset: Data + Clone + fmt::Debug;
 
     /// Waits until there is something and appends it, about a thousand records at most. [`Polled::AtEnd`] says that the
-    /// split has been read to its end for now; the next call may wait for long. After [`Polled::Finished`] it is not
-    /// called again. What it appends together with either of them counts, and appending nothing is allowed.
+    /// split has been read to its end for now; the next call may wait for long. A split never counts as idle, and holds
+    /// the watermark back, unless it said so last. After [`Polled::Finished`] it is not called again. What it appends
+    /// together with either of them counts, and appending nothing is allowed.
     ///
     /// # Errors
     /// Ends the attempt.
@@ -90,6 +91,8 @@ struct Lane<S: SplitSource> {
     split: S::Split,
     /// After the last record that `poll` handed out, not the last that was read.
     offset: <S::Reader as SplitReader>::Offset,
+    /// So the last read said.
+    at_end: bool,
     state: State<S::Reader>,
 }
 
@@ -136,7 +139,7 @@ impl<S: SplitSource> SourceReader for SplitReaders<S> {
     async fn assign(&mut self, split: S::Split, from: Option<Self::Offset>) -> Result<Self::Offset, BoxError> {
         let reader = self.source.open(&split, from).await?;
         let offset = reader.offset();
-        self.lanes.push(Lane { split, offset: offset.clone(), state: State::Idle(reader) });
+        self.lanes.push(Lane { split, offset: offset.clone(), at_end: false, state: State::Idle(reader) });
         Ok(offset)
     }
 
@@ -158,18 +161,25 @@ impl<S: SplitSource> SourceReader for SplitReaders<S> {
                 continue;
             }
             if let State::Done((reader, mut records, polled)) = std::mem::replace(&mut lane.state, State::Finished) {
-                let finished = polled? == Polled::Finished;
+                let polled = polled?;
                 lane.offset = reader.offset();
                 out.of(&lane.split);
                 out.values().append(&mut records);
-                if !finished {
+                lane.at_end = polled == Polled::AtEnd;
+                if polled == Polled::Finished {
+                    out.finished(&lane.split);
+                } else {
                     lane.state = State::Idle(reader);
                 }
                 return Ok(Polled::More);
             }
         }
-        let finished = self.lanes.iter().all(|lane| matches!(lane.state, State::Finished));
-        Ok(if finished { Polled::Finished } else { Polled::AtEnd })
+        let mut left = self.lanes.iter().filter(|lane| !matches!(lane.state, State::Finished)).peekable();
+        if left.peek().is_none() {
+            return Ok(Polled::Finished);
+        }
+        left.filter(|lane| lane.at_end).for_each(|lane| out.at_end(&lane.split));
+        Ok(Polled::Later)
     }
 
     fn offset(&self, split: &S::Split) -> Result<Self::Offset, BoxError> {

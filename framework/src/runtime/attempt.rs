@@ -9,7 +9,7 @@ use super::wiring::{Common, Switchboard, wire};
 use super::worker::{self, Shared};
 use crate::checkpoints::{
     Command, Coordinator, DecisionMode, DirectoryLog, Event, Head, Manifest, Part, Participant, Restore, Settings,
-    Store, collect,
+    SplitSnapshot, Store, collect,
 };
 use crate::operator::{Decided, DecisionLog, Digest, Instance, Progress, Visible};
 use crate::state::backend::StateEnv;
@@ -97,13 +97,12 @@ async fn deal(plan: &Plan, manifest: Option<&Manifest>) -> Result<BTreeMap<usize
     for (i, node) in plan.graph.nodes.iter().enumerate() {
         let (Kind::Source(source), Some(name)) = (&node.kind, &node.name) else { continue };
         let known = manifest.and_then(|m| m.sources.iter().find(|s| s.name == *name));
-        let mut splits: Vec<Assignment> =
-            known.iter().flat_map(|s| &s.splits).map(|s| (s.split.clone(), Some(s.offset.clone()))).collect();
-        let names = splits.iter().map(|(split, _)| split.clone()).collect();
+        let mut splits: Vec<Assignment> = known.iter().flat_map(|s| &s.splits).map(restored).collect();
+        let names = splits.iter().map(|known| known.split.clone()).collect();
         let listed = source.splits(names).await.map_err(|e| Error::from_user(e, format!("source `{name}`")))?;
         for split in listed {
-            if !splits.iter().any(|(known, _)| *known == split) {
-                splits.push((split, None));
+            if !splits.iter().any(|known| known.split == split) {
+                splits.push(Assignment { split, ..Assignment::default() });
             }
         }
         let mut subtasks = vec![Vec::new(); plan.parallelism(i)];
@@ -114,6 +113,11 @@ async fn deal(plan: &Plan, manifest: Option<&Manifest>) -> Result<BTreeMap<usize
         dealt.insert(i, subtasks);
     }
     Ok(dealt)
+}
+
+fn restored(split: &SplitSnapshot) -> Assignment {
+    let SplitSnapshot { split, offset, times, .. } = split.clone();
+    Assignment { split, from: Some(offset), times }
 }
 
 /// An attempt under way.

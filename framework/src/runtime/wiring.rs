@@ -183,13 +183,9 @@ impl Switchboard {
 }
 
 /// Makes all lanes and queues. `splits` are those of each source node, by subtask.
-pub(crate) fn wire(
-    plan: &Plan,
-    mut splits: BTreeMap<usize, Vec<Vec<Assignment>>>,
-    drift: Option<Duration>,
-) -> (Vec<SubtaskSpec>, Switchboard) {
+pub(crate) fn wire(plan: &Plan, mut splits: Splits, drift: Option<Duration>) -> (Vec<SubtaskSpec>, Switchboard) {
     let mut board = Switchboard { sources: Vec::new(), all: Vec::new() };
-    let (mut inlets, mut lanes) = connect(plan, drift);
+    let (mut inlets, mut lanes) = connect(plan, &splits, drift);
     let mut specs = Vec::new();
     for (task, spec) in plan.tasks.iter().enumerate() {
         let is_source = matches!(plan.graph.nodes[spec.head].kind, Kind::Source(_));
@@ -213,11 +209,13 @@ pub(crate) fn wire(
     (specs, board)
 }
 
+/// Of each source node, by subtask.
+pub(crate) type Splits = BTreeMap<usize, Vec<Vec<Assignment>>>;
 type Inlets = BTreeMap<(usize, usize), Inlet>;
 type Lanes = BTreeMap<(usize, usize), BTreeMap<usize, Vec<AnySend>>>;
 
 /// Where each subtask behind an exchange reads, and for each subtask and exchange the lanes that begin there.
-fn connect(plan: &Plan, drift: Option<Duration>) -> (Inlets, Lanes) {
+fn connect(plan: &Plan, splits: &Splits, drift: Option<Duration>) -> (Inlets, Lanes) {
     let (mut inlets, mut lanes) = (Inlets::new(), Lanes::new());
     let task_of = |node: usize| plan.tasks.iter().position(|t| t.nodes.contains(&node)).unwrap_or_default();
     for (task, spec) in plan.tasks.iter().enumerate() {
@@ -225,6 +223,7 @@ fn connect(plan: &Plan, drift: Option<Duration>) -> (Inlets, Lanes) {
         let Some((_, first)) = into.first() else { continue };
         let edge = &plan.graph.nodes[first.from.node].outs[first.from.port];
         let groups = plan.graph.time_groups(spec.head);
+        let from = watermark(plan, splits, spec.head);
         for reader in 0..spec.parallelism {
             let mut writers = Vec::new();
             for (i, exchange) in &into {
@@ -235,7 +234,7 @@ fn connect(plan: &Plan, drift: Option<Duration>) -> (Inlets, Lanes) {
             let (senders, inbox) = edge.inbox(writers.len());
             let group = |(i, ..): &(usize, _, _)| groups[plan.exchanges[*i].input];
             let lanes_of = writers.iter().map(group).collect();
-            let gate = GateSpec { lanes: lanes_of, drift, from: Timestamp::MIN };
+            let gate = GateSpec { lanes: lanes_of, drift, from };
             inlets.insert((task, reader), Inlet { inbox, gate });
             for ((exchange, from, writer), sender) in writers.into_iter().zip(senders) {
                 lanes.entry((from, writer)).or_default().entry(exchange).or_default().push(sender);
@@ -243,4 +242,19 @@ fn connect(plan: &Plan, drift: Option<Duration>) -> (Inlets, Lanes) {
         }
     }
     (inlets, lanes)
+}
+
+/// The watermark a node had in the checkpoint, by what that says of the splits its records come from: a subtask that
+/// held nobody back then does not now, and if that was so of all, the largest is what all of them had reached.
+fn watermark(plan: &Plan, splits: &Splits, node: usize) -> Timestamp {
+    let nodes = &plan.graph.nodes;
+    if !matches!(nodes[node].kind, Kind::EventTime(_)) {
+        let marked = nodes[node].inputs.iter().filter(|input| nodes[input.node].marked);
+        return marked.map(|input| watermark(plan, splits, input.node)).min().unwrap_or(Timestamp::MIN);
+    }
+    let number = plan.graph.event_time_number(node);
+    let assigned = plan.graph.sources_of(node).into_iter().filter_map(|source| splits.get(&source)).flatten().flatten();
+    let known: Vec<_> = assigned.filter_map(|split| split.times.get(number)).collect();
+    let of = |idle| known.iter().filter(move |time| time.idle == idle).map(|time| time.watermark);
+    of(false).min().or(of(true).max()).flatten().unwrap_or(Timestamp::MIN)
 }

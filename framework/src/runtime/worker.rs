@@ -8,13 +8,14 @@ use crate::state::backend::{OpenSpec, StateEnv};
 use crate::state::items::{ItemsLayout, ItemsStore};
 use crate::state::keyed::StateContext;
 use crate::state::snapshot::{ItemsSnapshot, OperatorStates, StateSnapshot};
-use crate::subtask::{Report, StageContext};
+use crate::subtask::{Report, Splits, StageContext};
 use crate::topology::{AnySend, Assemble, Kind, Life, Plan};
 use crate::{Epoch, Error, ErrorKind, guard, spawn};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::sync::watch;
@@ -101,10 +102,13 @@ fn make(shared: &Shared, spec: SubtaskSpec) -> Result<Life, Error> {
     let SubtaskSpec { task, subtask, inlet, lanes, commands, splits } = spec;
     let plan = &shared.plan;
     let head = plan.tasks[task].head;
-    let mut assembly = Assembly { shared, subtask, lanes };
+    let mut assembly = Assembly { shared, subtask, lanes, splits: Rc::default() };
     let cx = assembly.context(head);
     match (&plan.graph.nodes[head].kind, inlet) {
-        (Kind::Source(source), _) => source.drive(splits, plan.outputs(head, &mut assembly)?, commands, cx),
+        (Kind::Source(source), _) => {
+            let next = plan.outputs(head, &mut assembly)?;
+            source.drive(splits, assembly.splits, next, commands, cx)
+        }
         (_, Some(inlet)) => {
             let input = plan.graph.nodes[head].inputs[0];
             let edge = plan.graph.nodes[input.node].outs[input.port].clone();
@@ -118,6 +122,7 @@ struct Assembly<'a> {
     shared: &'a Shared,
     subtask: usize,
     lanes: BTreeMap<usize, Vec<AnySend>>,
+    splits: Rc<Splits>,
 }
 
 impl Assemble for Assembly<'_> {
@@ -169,6 +174,10 @@ impl Assemble for Assembly<'_> {
             layout,
             restore: shared.items.iter().filter(|i| i.operator == *cx.name).cloned().collect(),
         }
+    }
+
+    fn splits(&mut self) -> Rc<Splits> {
+        self.splits.clone()
     }
 
     fn lanes(&mut self, exchange: usize) -> Vec<AnySend> {

@@ -8,7 +8,7 @@ use super::report::{Command, Commands, Counters, StageContext};
 use super::stage::Stage;
 use crate::clock;
 use crate::message::Message;
-use crate::{Batch, Error, Timestamp};
+use crate::{Batch, Error};
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -68,17 +68,15 @@ struct Subtask<T> {
 pub(crate) async fn drive<T: 'static>(
     inbox: Receiver<T>,
     gate: GateSpec,
-    mut stage: Box<dyn Stage<T>>,
+    stage: Box<dyn Stage<T>>,
     commands: Commands,
     context: StageContext,
 ) -> Result<(), Error> {
-    if gate.from > Timestamp::MIN {
-        stage.on_watermark(gate.from)?;
-    }
     let gate = Gate::new(gate);
     let mut subtask = Subtask { inbox, stage, commands, gate, used: None, aligning: None, leaving: false, context };
     subtask.ready(false).await?;
     let mut slice = Slice::new();
+    subtask.time().await?;
     while let Some((lane, message)) = subtask.next().await? {
         match message {
             Message::Batch(batch) => slice.pass(subtask.batch(lane, batch).await?).await,

@@ -94,7 +94,7 @@ impl<T> Target<T> {
     fn sent(&mut self, records: usize) {
         for _ in 0..2 {
             let Some(due) = self.oldest.filter(|due| due.behind <= records) else { break };
-            self.tell(due);
+            self.tell(due, due.idle && due.behind == records);
             (self.oldest, self.replaced) = (self.newest.take(), 0);
         }
         for due in [&mut self.oldest, &mut self.newest].into_iter().flatten() {
@@ -102,10 +102,13 @@ impl<T> Target<T> {
         }
     }
 
-    fn tell(&mut self, due: Due) {
+    /// Nobody is idle of whom a record came since.
+    fn tell(&mut self, due: Due, idle: bool) {
+        if due.mark > self.told || !due.idle {
+            self.sender.send_mark(Message::Watermark(due.mark));
+        }
         self.told = due.mark;
-        self.sender.send_mark(Message::Watermark(due.mark));
-        if due.idle {
+        if idle {
             self.sender.send_mark(Message::Idle);
         }
     }
@@ -115,7 +118,7 @@ impl<T> Target<T> {
         let known = self.newest.or(self.oldest).map_or(self.told, |due| due.mark);
         let due = Due { behind: self.batch.len(), mark: mark.unwrap_or(known), idle: mark.is_none() };
         match (&mut self.oldest, &mut self.newest) {
-            (None, _) if self.batch.is_empty() => self.tell(due),
+            (None, _) if self.batch.is_empty() => self.tell(due, due.idle),
             (None, _) => self.oldest = Some(due),
             (Some(same), None) if same.behind == due.behind => *same = due,
             (_, newest) => {
@@ -391,5 +394,134 @@ impl<T> Stage<T> for BatchWriter<T> {
     }
     fn background(&mut self) -> Result<bool, Error> {
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::subtask::inbox::{Receiver, inbox};
+    use proptest::prelude::*;
+    use std::task::Waker;
+
+    fn context() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    fn at(ms: usize) -> Timestamp {
+        Timestamp::from_millis(ms as i64)
+    }
+
+    fn gather(target: &mut Target<usize>, records: impl IntoIterator<Item = usize>) {
+        target.batch.values.extend(records);
+    }
+
+    /// What arrives: a record as itself, a watermark as its negative, idleness as the least number.
+    fn arrived(receiver: &mut Receiver<usize>) -> Vec<i64> {
+        let mut all = Vec::new();
+        while let Poll::Ready((_, message)) = receiver.poll_recv(&mut None, &mut context()) {
+            match message {
+                Message::Batch(batch) => all.extend(batch.values.iter().map(|value| *value as i64)),
+                Message::Watermark(mark) => all.push(-mark.as_millis()),
+                Message::Idle => all.push(i64::MIN),
+                _ => {}
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_newer_watermark_does_not_put_off_an_older_one() {
+        let (mut senders, mut receiver) = inbox(1);
+        let mut target = Target::new(senders.remove(0));
+        let size = target.sender.batch_size();
+        // as much comes as goes, and the lane is full: what is gathered never ends
+        let (mut made, mut told) = (20 * size, 0);
+        gather(&mut target, 0..made);
+        for round in 0..100 {
+            gather(&mut target, made..made + size);
+            made += size;
+            target.mark(Some(at(made)));
+            assert!(target.poll_flush(Flush::Full, &mut context()).is_pending(), "in round {round}");
+            let mut batches = 0;
+            while batches == 0
+                && let Poll::Ready((_, message)) = receiver.poll_recv(&mut None, &mut context())
+            {
+                match message {
+                    Message::Watermark(mark) => told = mark.as_millis() as usize,
+                    _ => batches += 1,
+                }
+            }
+            assert!(made - told < 70 * size, "{told} of {made} in round {round}");
+        }
+    }
+
+    #[test]
+    fn a_batch_that_does_not_fill_is_sent_when_many_watermarks_wait() {
+        let (mut senders, mut receiver) = inbox(1);
+        let mut target = Target::new(senders.remove(0));
+        gather(&mut target, [1]);
+        for i in 0..=LATE as usize + 1 {
+            assert!(arrived(&mut receiver).is_empty(), "{i}");
+            target.mark(Some(at(2 + i)));
+            gather(&mut target, [0]);
+            assert!(target.poll_flush(Flush::Full, &mut context()).is_ready());
+        }
+        let got = arrived(&mut receiver);
+        assert_eq!((got[0], got.last()), (1, Some(&-(LATE as i64 + 3))));
+    }
+
+    proptest! {
+        /// Whatever is gathered, marked and flushed in whatever order: records arrive in order, each watermark behind
+        /// all that came before it, none goes back, and with a full flush nothing is left out.
+        #[test]
+        fn watermarks_stay_behind_what_they_cover(steps in prop::collection::vec((0usize..6, 1usize..120), 1..80)) {
+            let (mut senders, mut receiver) = inbox(1);
+            let mut target = Target::new(senders.remove(0));
+            let (mut made, mut marked, mut idle, mut got) = (0, 0, false, Vec::new());
+            for (what, n) in steps.into_iter().chain([(5, 0), (4, 0)]) {
+                match what {
+                    0 | 1 => {
+                        gather(&mut target, made..made + n);
+                        made += n;
+                        idle = false;
+                    }
+                    2 => {
+                        target.mark(Some(at(made + 1)));
+                        (marked, idle) = (made + 1, false);
+                    }
+                    3 => {
+                        target.mark(None);
+                        idle = true;
+                    }
+                    4 => {
+                        while target.poll_flush(Flush::All, &mut context()).is_pending() {
+                            got.extend(arrived(&mut receiver));
+                        }
+                    }
+                    _ => drop(target.poll_flush(if n % 2 == 0 { Flush::Full } else { Flush::Marked }, &mut context())),
+                }
+                if what != 5 || n % 3 == 0 {
+                    got.extend(arrived(&mut receiver));
+                }
+            }
+            let (mut records, mut mark) = (0, 0);
+            for item in &got {
+                match *item {
+                    i64::MIN => {}
+                    m if m < 0 => {
+                        prop_assert!(-m >= mark);
+                        prop_assert!(records >= -m - 1, "watermark {} after {records} records", -m);
+                        mark = -m;
+                    }
+                    record => {
+                        prop_assert_eq!(record, records);
+                        records += 1;
+                    }
+                }
+            }
+            prop_assert_eq!((records, mark), (made as i64, marked as i64));
+            prop_assert_eq!(got.last() == Some(&i64::MIN), idle);
+        }
     }
 }

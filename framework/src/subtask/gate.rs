@@ -191,19 +191,20 @@ mod tests {
     impl Lanes {
         /// The watermark and whether all is idle, by what each lane brought last.
         fn oracle(&self) -> (i64, bool) {
-            let (mut counting, mut resting, mut ended) = (vec![], vec![], false);
+            let (mut counting, mut resting, mut ended) = (vec![], vec![], vec![]);
             for read in self.read.iter().zip(&self.timed).filter(|(_, timed)| **timed).map(|(read, _)| read) {
                 let mark = read.iter().filter_map(|i| if let Item::Watermark(ms) = i { Some(*ms) } else { None }).max();
                 let last = read.iter().rev().find(|i| !matches!(i, Item::Barrier(_)));
                 match last {
-                    _ if read.contains(&Item::End) => ended = true,
+                    _ if read.contains(&Item::End) => ended.push(mark.unwrap_or(i64::MIN)),
                     Some(Item::Idle) => resting.push(mark.unwrap_or(i64::MIN)),
                     _ => counting.push(mark.unwrap_or(i64::MIN)),
                 }
             }
             let idle = counting.is_empty() && !resting.is_empty();
-            let all = counting.into_iter().min().or(resting.into_iter().max());
-            (all.or(ended.then_some(i64::MAX)).unwrap_or(i64::MIN), idle)
+            let others = resting.iter().chain(&ended).max().copied();
+            let all_over = (resting.is_empty() && !ended.is_empty()).then_some(i64::MAX);
+            (counting.into_iter().min().or(all_over).or(others).unwrap_or(i64::MIN), idle)
         }
 
         /// The times of records that are not read yet.

@@ -3,8 +3,8 @@
 //!
 //! An input counts as long as it may still bring records soon: one that is idle does not, one that has ended stands at
 //! [`Timestamp::MAX`], and one without event time was never asked. A record or a watermark makes an idle input count
-//! again; what it brings behind the watermark that went on meanwhile is late. If every input is idle, none waits for
-//! another, and the largest of their watermarks is what all of them have reached.
+//! again; what it brings behind the watermark that went on meanwhile is late. If none counts, those that are idle or
+//! have ended no longer wait for each other, and the largest of their watermarks is what all of them have reached.
 
 use crate::Timestamp;
 
@@ -38,23 +38,28 @@ pub(crate) struct Marks {
     inputs: Vec<Input>,
     /// Something has changed that may change the whole.
     changed: bool,
+    /// The least it may be.
+    from: Timestamp,
     told: Timestamp,
+    /// The last one before the end.
+    reached: Timestamp,
     told_idle: bool,
 }
 
 impl Marks {
-    /// Inputs that have event time or not. `from` is the watermark to begin with, in a restored job the one it had.
+    /// Inputs that have event time or not. `from` is what is told first, in a restored job the watermark it had.
     pub(crate) fn new(timed: impl IntoIterator<Item = bool>, from: Timestamp) -> Self {
         let standing = |timed| if timed { Standing::Counts } else { Standing::Apart };
         let input = |timed| Input { mark: Timestamp::MIN, standing: standing(timed) };
         let inputs = timed.into_iter().map(input).collect();
-        Self { inputs, changed: true, told: from, told_idle: false }
+        Self { inputs, changed: true, from, told: Timestamp::MIN, reached: Timestamp::MIN, told_idle: false }
     }
 
     /// An input's watermark; it counts from now on.
     pub(crate) fn advance(&mut self, input: usize, mark: Timestamp) {
         let Input { mark: old, standing } = &mut self.inputs[input];
         match standing {
+            _ if mark == Timestamp::MAX => return self.end(input),
             Standing::Counts => self.changed |= mark > *old && *old <= self.told,
             Standing::Idle => (*standing, self.changed) = (Standing::Counts, true),
             Standing::Ended | Standing::Apart => return,
@@ -92,6 +97,24 @@ impl Marks {
         (standing == Standing::Counts).then_some(mark)
     }
 
+    /// The watermark of the whole, as it was told last; after the end the one before, for a job that has ended may be
+    /// started again with more input.
+    pub(crate) fn reached(&self) -> Timestamp {
+        self.reached
+    }
+
+    /// Whether the whole holds nobody back.
+    pub(crate) fn is_over_or_idle(&self) -> bool {
+        self.told_idle || self.told == Timestamp::MAX
+    }
+
+    /// All inputs have ended, if there are any: what is left to tell.
+    pub(crate) fn finish(&mut self) -> Option<Mark> {
+        self.inputs.iter_mut().for_each(|input| input.standing = Standing::Ended);
+        let last = std::mem::replace(&mut self.told, Timestamp::MAX) < Timestamp::MAX;
+        last.then_some(Mark::Watermark(Timestamp::MAX))
+    }
+
     /// What there is to tell; to be asked after each change until there is nothing.
     #[inline]
     pub(crate) fn next(&mut self) -> Option<Mark> {
@@ -100,12 +123,17 @@ impl Marks {
 
     fn tell(&mut self) -> Option<Mark> {
         let of = |standing| self.inputs.iter().filter(move |i| i.standing == standing).map(|i| i.mark);
-        let (counting, resting) = (of(Standing::Counts).min(), of(Standing::Idle).max());
-        let ended = of(Standing::Ended).next().map(|_| Timestamp::MAX);
+        let (counting, resting, ended) =
+            (of(Standing::Counts).min(), of(Standing::Idle).max(), of(Standing::Ended).max());
         let idle = counting.is_none() && resting.is_some();
-        let reached = counting.or(resting).or(ended).map_or(self.told, |mark| mark.max(self.told));
+        let over = ended.map(|_| Timestamp::MAX);
+        let all = counting.or(resting.max(ended).filter(|_| idle)).or(over).unwrap_or(self.from);
+        let reached = all.max(self.from).max(self.told);
         if reached > self.told || (self.told_idle && !idle) {
             (self.told, self.told_idle) = (reached, false);
+            if reached < Timestamp::MAX {
+                self.reached = reached;
+            }
             return Some(Mark::Watermark(reached));
         }
         self.changed = false;
@@ -140,13 +168,13 @@ mod tests {
     fn oracle(timed: &[bool], events: &[(usize, Event)]) -> (i64, bool) {
         let (mut best, mut idle) = (i64::MIN, false);
         for n in 0..=events.len() {
-            let (mut counting, mut resting, mut ended) = (vec![], vec![], 0);
+            let (mut counting, mut resting, mut ended) = (vec![], vec![], vec![]);
             for input in (0..timed.len()).filter(|i| timed[*i]) {
                 let own = || events[..n].iter().filter(|(i, _)| *i == input).map(|(_, e)| *e);
                 let before_end = || own().take_while(|e| !matches!(e, Event::End));
                 let mark = before_end().filter_map(|e| if let Event::Advance(ms) = e { Some(ms) } else { None }).max();
                 if own().count() > before_end().count() {
-                    ended += 1;
+                    ended.push(mark.unwrap_or(i64::MIN));
                 } else if matches!(before_end().last(), Some(Event::Rest)) {
                     resting.push(mark.unwrap_or(i64::MIN));
                 } else {
@@ -154,8 +182,9 @@ mod tests {
                 }
             }
             idle = counting.is_empty() && !resting.is_empty();
-            let all_over = (ended > 0).then_some(i64::MAX);
-            let now = counting.into_iter().min().or(resting.into_iter().max()).or(all_over);
+            let others = resting.iter().chain(&ended).max().copied();
+            let all_over = (resting.is_empty() && !ended.is_empty()).then_some(i64::MAX);
+            let now = counting.into_iter().min().or(all_over).or(others);
             best = best.max(now.unwrap_or(i64::MIN));
         }
         (best, idle)
@@ -172,7 +201,7 @@ mod tests {
                 if let Some((input, event)) = n.checked_sub(1).map(|last| events[last]) {
                     match event {
                         Event::Advance(ms) => marks.advance(input, Timestamp::from_millis(ms)),
-                        Event::Wake => drop(marks.wake(input)),
+                        Event::Wake => _ = marks.wake(input),
                         Event::Rest => marks.rest(input),
                         Event::End => marks.end(input),
                     }
@@ -198,6 +227,7 @@ mod tests {
         fn begins_where_it_was(events in events()) {
             let from = Timestamp::from_millis(25);
             let mut marks = Marks::new([true; 4], from);
+            prop_assert_eq!(marks.next(), Some(Mark::Watermark(from)));
             for (input, event) in events {
                 if let Event::Advance(ms) = event {
                     marks.advance(input, Timestamp::from_millis(ms));

@@ -10,6 +10,7 @@
 //! | `exchange.rs`, `inbox.rs` | from subtask to subtask: routing; bounded lanes |
 //! | `gate.rs`, `marks.rs` | alignment of barriers and of watermarks; watermarks of several inputs as one |
 //! | `source.rs`, `drive.rs` | the two loops: at a source, behind an inbox |
+//! | `splits.rs` | event time at a source: the stage of `event_time`, and what it knows of splits |
 //! | `process.rs`, `heat.rs` | keyed operators on the row table; which of their keys are busy |
 //! | `operator.rs` | operators without keys: calls, items |
 //! | `sink.rs` | the sink driver: write, prepare, hold back, commit |
@@ -29,6 +30,7 @@ mod process;
 mod report;
 mod sink;
 mod source;
+mod splits;
 mod stage;
 mod suspect;
 mod timers;
@@ -44,5 +46,8 @@ pub(crate) use process::{KeyOf, ProcessStage};
 pub(crate) use report::{Command, Commands, Counters, Report, Reports, StageContext};
 pub(crate) use sink::SinkStage;
 pub(crate) use source::{Assignment, drive_source};
+pub(crate) use splits::{EventTimeStage, SetTimes, Splits, set_times};
+#[cfg(test)]
+pub(crate) use stage::Stage;
 pub(crate) use stage::{AnyStage, Discard, FanOut, erase, mismatch, typed};
 pub(crate) use suspect::Suspect;

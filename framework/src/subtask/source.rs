@@ -6,13 +6,16 @@
 //! 2. Reads batch by batch. Commands are looked at between polls only, so a barrier never falls into a read.
 //! 3. At barrier `n`: takes the offset of each split, reports them, sends the barrier on.
 //! 4. At the end of all splits: passes the end on once, reports it, and serves barriers until it is told to leave.
+//!
+//! What `event_time` has to know of the splits it says in `splits.rs`.
 
 use super::drive::{Slice, Wait};
 use super::inbox::Cost;
 use super::report::{Command, Commands, Counters, Report, StageContext};
+use super::splits::Splits;
 use super::stage::Stage;
 use super::suspect::{Suspect, Tally};
-use crate::checkpoints::{Part, SplitSnapshot};
+use crate::checkpoints::{Part, SplitSnapshot, SplitTime};
 use crate::clock;
 use crate::guard::guarded;
 use crate::operator::{OffsetOf, Polled, RecordOf, Source, SourceContext, SourceReader, SplitBatch, SplitOf};
@@ -21,12 +24,20 @@ use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// A split to read, and where from, as they stand in manifests.
-pub(crate) type Assignment = (Value, Option<Value>);
+/// A split to read, as it stands in manifests.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Assignment {
+    pub(crate) split: Value,
+    /// Where from; none for its start.
+    pub(crate) from: Option<Value>,
+    /// What it has seen of event time.
+    pub(crate) times: Vec<SplitTime>,
+}
 
 struct Driver<S: Source> {
     reader: S::Reader,
@@ -41,6 +52,10 @@ struct Driver<S: Source> {
     /// The number of each.
     numbers: BTreeMap<SplitOf<S>, usize>,
     tally: Tally,
+    /// What is known of them in event time, by the same numbers.
+    times: Rc<Splits>,
+    /// When a split will be idle that brings nothing until then.
+    silence: Option<Instant>,
     /// What was reported and is not decided yet.
     reported: VecDeque<(Epoch, Vec<(SplitOf<S>, OffsetOf<S>)>)>,
     running: bool,
@@ -58,6 +73,7 @@ struct Driver<S: Source> {
 pub(crate) async fn drive_source<S: Source>(
     source: Arc<S>,
     assigned: Vec<Assignment>,
+    times: Rc<Splits>,
     stage: Box<dyn Stage<RecordOf<S>>>,
     commands: Commands,
     context: StageContext,
@@ -74,7 +90,7 @@ pub(crate) async fn drive_source<S: Source>(
     let restored = context.first_epoch.saturating_sub(1);
     let suspect = context.suspect.as_ref().filter(|suspect| *suspect.source == *context.name);
     let range = |split: &Value| suspect.filter(|suspect| suspect.split == *split)?.range(restored);
-    let suspects = assigned.iter().map(|(split, _)| range(split)).collect();
+    let suspects = assigned.iter().map(|assigned| range(&assigned.split)).collect();
     let reader = source.open(&cx).await.map_err(|e| Error::from_user(e, &place))?;
     let mut driver = Driver::<S> {
         reader,
@@ -86,6 +102,8 @@ pub(crate) async fn drive_source<S: Source>(
         splits: Vec::new(),
         numbers: BTreeMap::new(),
         tally: Tally::new(restored, suspects),
+        times,
+        silence: None,
         reported: VecDeque::new(),
         running: false,
         ended: false,
@@ -95,9 +113,11 @@ pub(crate) async fn drive_source<S: Source>(
         room: 64,
         context,
     };
-    for (split, from) in assigned {
+    let restored: Vec<_> = assigned.iter().map(|split| split.times.clone()).collect();
+    for Assignment { split, from, .. } in assigned {
         driver.assign(split, from).await.map_err(|e| Error::from_user(e, &place))?;
     }
+    driver.times.assign(&restored, clock::now());
     driver.context.reports.send(Report::Ready);
     driver.run().await
 }
@@ -134,7 +154,7 @@ impl<S: Source> Driver<S> {
             }
             let polled = if self.running && !self.ended {
                 let start = clock::now();
-                let polled = self.read(&mut batch).await?;
+                let polled = self.read(&mut batch, start).await?;
                 let now = clock::now();
                 let took = now.duration_since(start);
                 self.context.worked(batch.taken, took, self.waited);
@@ -142,12 +162,12 @@ impl<S: Source> Driver<S> {
                 self.adapt(&mut batch, took);
                 polled
             } else {
-                Polled::AtEnd
+                Polled::Later
             };
             match polled {
                 Polled::More => {}
                 Polled::Finished => self.finish().await?,
-                Polled::AtEnd => {
+                Polled::AtEnd | Polled::Later => {
                     self.ready(true).await?;
                     if self.stage.background()? {
                         tokio::task::yield_now().await;
@@ -171,7 +191,7 @@ impl<S: Source> Driver<S> {
     }
 
     /// Reads a batch and hands it on.
-    async fn read(&mut self, batch: &mut SplitBatch<RecordOf<S>, SplitOf<S>>) -> Result<Polled, Error> {
+    async fn read(&mut self, batch: &mut SplitBatch<RecordOf<S>, SplitOf<S>>, start: Instant) -> Result<Polled, Error> {
         self.waited = Duration::ZERO;
         batch.split = None;
         batch.room = self.tally.room(self.room);
@@ -186,11 +206,15 @@ impl<S: Source> Driver<S> {
                 self.context.reports.send(Report::Progress);
             }
             let split = batch.split.as_ref().and_then(|split| self.numbers.get(split)).copied();
+            if let Some(split) = split {
+                self.times.came(split, start);
+            }
             self.hand_on(split, from, batch).await?;
             Counters::add(&self.context.counters.records_out, batch.taken);
         } else {
             self.ready(false).await?;
         }
+        self.note_ends(batch, polled, start);
         self.stage.background()?;
         Ok(polled)
     }
@@ -262,6 +286,26 @@ impl<S: Source> Driver<S> {
         self.context.reports.send(Report::Suspect(Suspect { source, split: value, record, before, records }));
     }
 
+    /// Which splits have been read to their end, as of this poll.
+    fn note_ends(&mut self, batch: &mut SplitBatch<RecordOf<S>, SplitOf<S>>, polled: Polled, now: Instant) {
+        self.silence = None;
+        if !self.times.matter() {
+            return batch.ends.clear();
+        }
+        let at_end = |number| self.times.at_end(number, now);
+        for (split, finished) in batch.ends.drain(..) {
+            let Some(number) = self.numbers.get(&split).copied() else { continue };
+            if finished {
+                self.times.finished(number);
+            } else {
+                self.silence = self.silence.into_iter().chain(at_end(number)).min();
+            }
+        }
+        if polled == Polled::AtEnd {
+            self.silence = (0..self.splits.len()).filter_map(at_end).min();
+        }
+    }
+
     /// Batches shrink so that a barrier never waits long for the one under way.
     fn adapt(&mut self, batch: &mut SplitBatch<RecordOf<S>, SplitOf<S>>, took: Duration) {
         if let Some(allowed) = self.cost.measured(batch.taken, took, 1) {
@@ -296,7 +340,7 @@ impl<S: Source> Driver<S> {
         let place = || self.context.place("source");
         let mut offsets = Vec::with_capacity(self.splits.len());
         let mut parts = Vec::with_capacity(self.splits.len());
-        for split in &self.splits {
+        for (number, split) in self.splits.iter().enumerate() {
             let offset =
                 self.reader.offset(split).map_err(|e| Error::from_user(e, format!("{}, split {split}", place())))?;
             let json = |e: serde_json::Error| Error::from_user(e.into(), format!("{}, split {split} as JSON", place()));
@@ -304,6 +348,7 @@ impl<S: Source> Driver<S> {
                 split: serde_json::to_value(split).map_err(json)?,
                 offset: serde_json::to_value(&offset).map_err(json)?,
                 finished: self.ended,
+                times: self.times.snapshot(number),
             });
             offsets.push((split.clone(), offset));
         }
@@ -354,8 +399,17 @@ impl<S: Source> Driver<S> {
         Ok(())
     }
 
-    /// Waits for a command or for data, while what the stage has under way goes on.
+    /// Waits for a command or for data, while what the stage has under way goes on; and no longer than until a split
+    /// becomes idle.
     async fn wait(&mut self) -> Result<Woken, Error> {
+        let silence = self.silence.filter(|_| self.running && !self.ended).map(tokio::time::Instant::from_std);
+        match silence {
+            None => self.arrival().await,
+            Some(until) => tokio::time::timeout_at(until, self.arrival()).await.unwrap_or(Ok(Woken::Data)),
+        }
+    }
+
+    async fn arrival(&mut self) -> Result<Woken, Error> {
         let Self { reader, stage, commands, running, ended, .. } = self;
         let reading = *running && !*ended;
         let mut data = pin!(reader.ready());

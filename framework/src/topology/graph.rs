@@ -1,6 +1,6 @@
 //! The logical graph: what the user wrote, untyped. Which parts of it run together is decided in `plan.rs`.
 
-use super::node::{BranchesNode, Edge, ItemsNode, OperatorNode, ProcessNodeSpec, SinkNode, SourceNode};
+use super::node::{BranchesNode, Edge, EventTimeNode, ItemsNode, OperatorNode, ProcessNodeSpec, SinkNode, SourceNode};
 use crate::{Error, Secret};
 use std::collections::BTreeSet;
 use std::panic::Location;
@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     Chain(Arc<dyn OperatorNode>),
     /// A fused chain that ends in branches.
     Branches(Arc<dyn BranchesNode>),
+    /// Sets times, and makes watermarks of them.
+    EventTime(Arc<dyn EventTimeNode>),
     /// Keyed, with state.
     Process(Arc<dyn ProcessNodeSpec>),
     /// Without keys, with items.
@@ -87,12 +89,21 @@ impl Node {
     }
 }
 
+/// An operator that works in event time.
+pub(crate) struct TimeNeed {
+    pub(crate) operator: String,
+    pub(crate) site: Site,
+    /// What it reads.
+    pub(crate) input: Port,
+}
+
 /// All nodes, in the order in which they were written, hence inputs before readers.
 #[derive(Default)]
 pub(crate) struct Graph {
     pub(crate) nodes: Vec<Node>,
     /// What was named while it was built, to be read before it runs.
     pub(crate) secrets: Vec<Secret>,
+    pub(crate) needs_time: Vec<TimeNeed>,
 }
 
 impl Graph {
@@ -118,6 +129,33 @@ impl Graph {
             return BTreeSet::from([node]);
         }
         inputs.iter().flat_map(|input| self.sources_of(input.node)).collect()
+    }
+
+    /// The node before which a node's records are still known by their splits, on the way up to the source; none if all
+    /// of them hand on batches as they come.
+    pub(crate) fn loses_splits(&self, node: usize) -> Option<usize> {
+        let mut at = node;
+        loop {
+            let Node { kind, link, inputs, parallelism, .. } = &self.nodes[at];
+            match (kind, link, &inputs[..]) {
+                (Kind::Source(_), ..) => return None,
+                (Kind::Chain(_) | Kind::Branches(_) | Kind::EventTime(_), Link::Direct, [input]) => {
+                    let moved = parallelism.is_some() && *parallelism != self.nodes[input.node].parallelism;
+                    if moved {
+                        return Some(at);
+                    }
+                    at = input.node;
+                }
+                _ => return Some(at),
+            }
+        }
+    }
+
+    /// Which one of those that set times of the records of its source a node is: what checkpoints know it by.
+    pub(crate) fn event_time_number(&self, node: usize) -> usize {
+        let sources = self.sources_of(node);
+        let sets_time = |other: &usize| matches!(self.nodes[*other].kind, Kind::EventTime(_));
+        (0..node).filter(sets_time).filter(|other| self.sources_of(*other) == sources).count()
     }
 
     /// For each input of a node, if it brings watermarks, its group: inputs of one group can be read apart, for no two

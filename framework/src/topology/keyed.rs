@@ -1,13 +1,15 @@
 //! [`KeyedStream`]: records with equal keys meet in one subtask. Operators on it are in the crate of operators, all
 //! made of [`KeyedStream::process`].
 
-use super::graph::{Kind, Link};
+use super::graph::{Kind, Link, Port, TimeNeed};
 use super::node::ProcessOf;
-use super::stream::{NewNode, Stream};
+use super::stream::{NewNode, Stream, Topology};
 use crate::operator::Process;
+use crate::state::State;
 use crate::subtask::KeyOf;
 use crate::{Key, Name};
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 
 /// A stream whose records with equal keys meet in one place, in the order in which they arrive.
@@ -35,14 +37,21 @@ impl<K: Key, T: Send + 'static> KeyedStream<K, T> {
         Self { stream, key_of }
     }
 
+    pub(crate) fn origin(&self) -> (&Topology, Port) {
+        self.stream.origin()
+    }
+
     /// Runs a process function on each record, with the state of its key. `name` is the identity of that state.
     #[track_caller]
     pub fn process<P: Process<Key = K, In = T>>(self, name: impl Name, process: P) -> Stream<P::Out> {
         let Self { stream, key_of } = self;
         let (topology, port) = stream.into_parts();
-        let timed = topology.is_timed(port);
+        let (name, timed) = (name.into_name(), topology.is_timed(port));
+        if P::State::HAS_EVENT_TIMERS {
+            topology.needs_time(TimeNeed { operator: name.clone(), site: Location::caller(), input: port });
+        }
         let kind = Kind::Process(Arc::new(ProcessOf { process: Arc::new(process), key_of, timed }));
-        let new = NewNode { name: Some(name.into_name()), what: "process", kind, inputs: vec![port], link: Link::Hash };
+        let new = NewNode { name: Some(name), what: "process", kind, inputs: vec![port], link: Link::Hash };
         topology.add(new, timed)
     }
 }

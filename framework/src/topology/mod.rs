@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `stream.rs`, `keyed.rs`, `operator.rs` | [`Topology`], [`Stream`], [`KeyedStream`]: each method adds a node |
+//! | `stream.rs`, `keyed.rs`, `operator.rs`, `event_time.rs` | [`Topology`], [`Stream`], [`KeyedStream`]: each method adds a node |
 //! | `branch.rs` | `split`, `or_fail`, `or_skip` |
 //! | `graph.rs` | the logical graph, untyped; mistakes are collected in `validate.rs` |
 //! | `node.rs` | nodes and edges, typed inside: how each becomes a stage |
@@ -13,6 +13,10 @@
 
 mod branch;
 mod describe;
+mod event_time;
+#[cfg(test)]
+#[cfg(feature = "rocksdb")]
+mod event_time_test;
 mod graph;
 mod keyed;
 mod node;

@@ -2,15 +2,15 @@
 //! record types again.
 
 use crate::operator::{
-    Deal, DecisionLog, Operator, Process, RecordOf, Sink, SinkContext, SinkWriter, Source, SplitOf, Visible,
+    Deal, DecisionLog, Operator, Process, RecordOf, Sink, SinkContext, SinkWriter, Source, SplitOf, Visible, Watermarks,
 };
 use crate::state::Layout;
 use crate::state::items::{ItemsLayout, ItemsStore};
 use crate::state::keyed::StateContext;
 use crate::subtask::{
-    AnyStage, Assignment, BatchWriter, Branch, BranchStage, ChainStage, Commands, Consumers, Discard, FanOut, GateSpec,
-    KeyOf, KeyedWriter, Loops, OperatorStage, ProcessStage, Receiver, Sender, SinkStage, StageContext, drive,
-    drive_source, erase, inbox, mismatch, typed,
+    AnyStage, Assignment, BatchWriter, Branch, BranchStage, ChainStage, Commands, Consumers, Discard, EventTimeStage,
+    FanOut, GateSpec, KeyOf, KeyedWriter, Loops, OperatorStage, ProcessStage, Receiver, Sender, SetTimes, SinkStage,
+    Splits, StageContext, drive, drive_source, erase, inbox, mismatch, typed,
 };
 use crate::{Batch, BoxError, Error};
 use futures::FutureExt;
@@ -18,6 +18,7 @@ use futures::future::LocalBoxFuture;
 use serde_json::Value;
 use std::any::Any;
 use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
 /// An end of a lane whose type the graph has forgotten.
@@ -141,6 +142,7 @@ pub(crate) trait SourceNode: Send + Sync {
     fn drive(
         &self,
         assigned: Vec<Assignment>,
+        times: Rc<Splits>,
         next: Outputs,
         commands: Commands,
         cx: StageContext,
@@ -167,12 +169,13 @@ impl<S: Source> SourceNode for SourceOf<S> {
     fn drive(
         &self,
         splits: Vec<Assignment>,
+        times: Rc<Splits>,
         next: Outputs,
         commands: Commands,
         cx: StageContext,
     ) -> Result<Life, Error> {
         let stage = typed::<RecordOf<S>>(next.stage()?)?;
-        Ok(drive_source(self.0.clone(), splits, stage, commands, cx).boxed_local())
+        Ok(drive_source(self.0.clone(), splits, times, stage, commands, cx).boxed_local())
     }
 }
 
@@ -201,6 +204,24 @@ pub(crate) struct BranchesOf<I, T: Deal>(pub(crate) Loops<I, T::Batches>);
 impl<I: 'static, T: Deal> BranchesNode for BranchesOf<I, T> {
     fn stage(&self, branches: Vec<Box<dyn Branch>>, cx: &StageContext) -> AnyStage {
         erase(BranchStage::<I, T>::new((self.0)(), branches, cx.place("operator")))
+    }
+}
+
+/// Where times are set. `number` says which of its source's it is.
+pub(crate) trait EventTimeNode: Send + Sync {
+    fn stage(&self, number: usize, splits: Rc<Splits>, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error>;
+}
+
+pub(crate) struct EventTimeOf<T> {
+    pub(crate) set: SetTimes<T>,
+    pub(crate) watermarks: Watermarks,
+}
+
+impl<T: 'static> EventTimeNode for EventTimeOf<T> {
+    fn stage(&self, number: usize, splits: Rc<Splits>, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
+        let next = typed::<T>(next.stage()?)?;
+        let set = self.set.clone();
+        Ok(erase(EventTimeStage::new(set, self.watermarks, number, splits, next, cx.clone())))
     }
 }
 

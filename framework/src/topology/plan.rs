@@ -7,8 +7,9 @@ use super::graph::{Graph, Kind, Link, Port};
 use super::node::{AnySend, Outputs};
 use crate::state::items::{ItemsLayout, ItemsStore};
 use crate::state::keyed::StateContext;
-use crate::subtask::{AnyStage, StageContext};
+use crate::subtask::{AnyStage, Splits, StageContext};
 use crate::{Error, ErrorKind};
+use std::rc::Rc;
 
 /// A run of nodes in one subtask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub(crate) trait Assemble {
     fn state(&mut self, node: usize) -> Result<StateContext, Error>;
     /// The items of an operator without keys in the subtask at hand.
     fn items(&mut self, node: usize, layout: ItemsLayout) -> ItemsStore;
+    /// What the source of the subtask at hand and those who set times share.
+    fn splits(&mut self) -> Rc<Splits>;
     /// The lanes of an exchange that begin in the subtask at hand.
     fn lanes(&mut self, exchange: usize) -> Vec<AnySend>;
 }
@@ -149,6 +152,10 @@ impl Plan {
             Kind::Operator(operator) => {
                 let items = assemble.items(node, operator.layout());
                 operator.stage(items, self.outputs(node, assemble)?, &context)
+            }
+            Kind::EventTime(event_time) => {
+                let (number, splits) = (self.graph.event_time_number(node), assemble.splits());
+                event_time.stage(number, splits, self.outputs(node, assemble)?, &context)
             }
             Kind::Merge => match self.outputs(node, assemble)? {
                 Outputs::Stage(stage) => Ok(stage),

@@ -1,7 +1,7 @@
 //! [`Topology`] and [`Stream`]: what users build with. Keyed streams are in `keyed.rs`, operators above the contracts
 //! in the crate of operators.
 
-use super::graph::{Graph, Kind, Link, Node, Port};
+use super::graph::{Graph, Kind, Link, Node, Port, TimeNeed};
 use super::keyed::KeyedStream;
 use super::node::{ChainOf, DiscardOf, Edge, KeyByOf, Of, SinkOf, SourceOf};
 use crate::operator::{
@@ -98,7 +98,8 @@ impl Topology {
         let NewNode { name, what, kind, inputs, link } = new;
         let (site, outs) = (Location::caller(), Vec::new());
         let nodes = &mut self.graph.borrow_mut().nodes;
-        let marked = inputs.iter().any(|input| nodes[input.node].marked);
+        let sets_time = matches!(kind, Kind::EventTime(_));
+        let marked = sets_time || inputs.iter().any(|input| nodes[input.node].marked);
         let node = Node { name, what, site, kind, inputs, link, parallelism: None, outs, branches, timed, marked };
         nodes.push(node);
         nodes.len() - 1
@@ -125,6 +126,11 @@ impl Topology {
 
     pub(crate) fn is_timed(&self, port: Port) -> bool {
         self.graph.borrow().nodes[port.node].timed
+    }
+
+    /// Says that an operator works in event time; its lack is a mistake.
+    pub(crate) fn needs_time(&self, need: TimeNeed) {
+        self.graph.borrow_mut().needs_time.push(need);
     }
 
     pub(crate) fn set_parallelism(&self, port: Port, parallelism: usize) {
@@ -389,6 +395,10 @@ impl<T: Send + 'static> Stream<T> {
     {
         self.edge.cloned().get_or_init(|| T::clone);
         self
+    }
+
+    pub(crate) fn origin(&self) -> (&Topology, Port) {
+        (&self.topology, self.port)
     }
 
     pub(crate) fn into_parts(self) -> (Topology, Port) {

@@ -14,6 +14,9 @@ pub(crate) fn validate(graph: &Graph) -> Result<(), Error> {
     names(graph, &mut mistakes);
     unread(graph, &mut mistakes);
     parallelism(graph, &mut mistakes);
+    event_times(graph, &mut mistakes);
+    unions(graph, &mut mistakes);
+    needs(graph, &mut mistakes);
     if graph.nodes.is_empty() {
         mistakes.push("the topology is empty: begin with `t.source(name, ..)`".into());
     }
@@ -54,6 +57,59 @@ fn unread(graph: &Graph, mistakes: &mut Vec<String>) {
                 ));
             }
         }
+    }
+}
+
+/// Where times are set, the splits of the source have to be known.
+fn event_times(graph: &Graph, mistakes: &mut Vec<String>) {
+    for (i, node) in graph.nodes.iter().enumerate().filter(|(_, node)| matches!(node.kind, Kind::EventTime(_))) {
+        let Some(loser) = graph.loses_splits(i).map(|loser| &graph.nodes[loser]) else { continue };
+        let (what, remedy) = match loser.kind {
+            Kind::Merge | Kind::Process(_) => {
+                ("an exchange".into(), "before the first `key_by`, `union` or `rebalance`".into())
+            }
+            Kind::Chain(_) | Kind::Branches(_) | Kind::EventTime(_) => {
+                ("a change of parallelism".into(), "and `parallelism` down, behind it".into())
+            }
+            _ => (format!("the {} at {}", loser.what, loser.site), format!("before `{}`", loser.label())),
+        };
+        mistakes.push(format!(
+            "`event_time` at {} comes after {what}, where the splits of the source are no longer known: move it up, {remedy}",
+            node.site
+        ));
+    }
+}
+
+/// Streams that become one have event time or not, all of them alike.
+fn unions(graph: &Graph, mistakes: &mut Vec<String>) {
+    for node in graph.nodes.iter().filter(|node| matches!(node.kind, Kind::Merge)) {
+        let inputs = || node.inputs.iter().map(|input| &graph.nodes[input.node]);
+        let (timed, marked) = (inputs().filter(|n| n.timed).count(), inputs().filter(|n| n.marked).count());
+        let lack = match node.inputs.len() {
+            all if timed > 0 && timed < all => "event time",
+            all if marked > 0 && marked < all => "watermarks",
+            _ => continue,
+        };
+        mistakes.push(format!(
+            "the {} at {} has inputs with and inputs without {lack}: write `.event_time(|record| record.at, Watermarks::bounded(..))` right after the source of each",
+            node.what, node.site
+        ));
+    }
+}
+
+/// Operators that work in event time have it.
+fn needs(graph: &Graph, mistakes: &mut Vec<String>) {
+    for need in &graph.needs_time {
+        let input = &graph.nodes[need.input.node];
+        let (operator, site) = (&need.operator, need.site);
+        let lack = match (input.timed, input.marked) {
+            (_, true) => continue,
+            (false, _) => "its records have none",
+            (true, _) => "the source of its records, which gives them times, makes no watermarks",
+        };
+        mistakes.push(format!(
+            "`{operator}` at {site} works in event time, but {lack}: write `.event_time(|record| record.at, Watermarks::bounded(..))` right after the source"
+        ));
     }
 }
 

@@ -122,7 +122,7 @@ impl<F> GeneratorReader<F> {
             return Err(Polled::Finished);
         };
         if granted == 0 {
-            return Err(Polled::AtEnd);
+            return Err(Polled::Later);
         }
         let (split, from) = (*split, *offset);
         *offset = end.min(from.saturating_add(granted as u64));
@@ -153,6 +153,9 @@ impl<T: Send + 'static, F: Fn(u64, u64) -> T + Send + Sync + 'static> SourceRead
             Ok((split, offsets)) => {
                 let make = &*self.make;
                 out.of(&split);
+                if offsets.end == self.end {
+                    out.finished(&split);
+                }
                 out.values().extend(offsets.map(|offset| make(split, offset)));
                 Ok(Polled::More)
             }
@@ -232,7 +235,7 @@ mod tests {
     #[test]
     fn a_rate_makes_it_wait() {
         let mut reader = reader(&generator().rate(1), &[(0, None)]);
-        assert_eq!(reader.take(100), Err(Polled::AtEnd));
+        assert_eq!(reader.take(100), Err(Polled::Later));
         assert!(reader.pacer.pause().is_some());
     }
 }

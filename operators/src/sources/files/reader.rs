@@ -63,12 +63,12 @@ impl<F: Decode> FileReader<F> {
         }
     }
 
-    /// Appends up to `room` records of the file whose turn it is, and says which.
+    /// Appends up to `room` records of the file whose turn it is, and says which, and whether it met its end.
     pub(super) fn read(
         &mut self,
         room: usize,
         into: &mut Vec<F::Record>,
-    ) -> Result<(Polled, Option<&String>), BoxError> {
+    ) -> Result<(Polled, Option<(usize, bool)>), BoxError> {
         while self.turns.len() < OPEN_MAX
             && let Some(next) = self.waiting.pop_front()
         {
@@ -81,17 +81,17 @@ impl<F: Decode> FileReader<F> {
         };
         let granted = self.pacer.grant(room);
         if granted == 0 {
-            return Ok((Polled::AtEnd, None));
+            return Ok((Polled::Later, None));
         }
         self.turns.rotate_left(1);
         let before = into.len();
-        if !self.read_file(turn, granted, into)? {
+        let ended = !self.read_file(turn, granted, into)?;
+        if ended {
             self.turns.pop_back();
             self.close(turn);
         }
-        let records = into.len() - before;
-        self.pacer.spend(records);
-        Ok((Polled::More, (records > 0).then_some(&self.files[turn].split)))
+        self.pacer.spend(into.len() - before);
+        Ok((Polled::More, Some((turn, ended))))
     }
 
     /// Appends up to `room` records of a file; false if it has been read to its end.
@@ -185,9 +185,13 @@ impl<F: Decode> SourceReader for FileReader<F> {
     /// A file that has ended without a record gives a batch without any.
     fn poll(&mut self, out: &mut SplitBatch<F::Record, String>) -> Result<Polled, BoxError> {
         let room = out.room();
-        let (polled, split) = self.read(room, out.values())?;
-        if let Some(split) = split {
+        let (polled, turn) = self.read(room, out.values())?;
+        if let Some((turn, ended)) = turn {
+            let split = &self.files[turn].split;
             out.of(split);
+            if ended {
+                out.finished(split);
+            }
         }
         Ok(polled)
     }

@@ -314,7 +314,7 @@ fn a_rate_is_kept() {
         loop {
             match reader.read(1024, &mut lines).unwrap().0 {
                 Polled::More => {}
-                Polled::AtEnd => reader.ready().await,
+                Polled::Later | Polled::AtEnd => reader.ready().await,
                 Polled::Finished => break lines.len(),
             }
         }
