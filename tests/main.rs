@@ -12,6 +12,7 @@
 //! | `backpressure` | slow sinks, quiet streams |
 //! | `memory` | state larger than memory |
 //! | `embed` | jobs inside of programs: the handle, channels, the example `embedded` |
+//! | `timers` | timers in whole pipelines |
 //! | `tidy` | house rules: imports, lengths, words |
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -27,3 +28,4 @@ mod operator;
 mod pipelines;
 mod rescale;
 mod tidy;
+mod timers;

@@ -6,6 +6,7 @@ use crate::meter::{Last, Meter, Stop};
 use crate::watch::{self, Taken};
 use millstream::framework::{Data, Key};
 use millstream::prelude::*;
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 /// A checkpoint interval that never comes.
@@ -115,11 +116,17 @@ pub(crate) struct Pace {
 
 /// W2 with a full table: records per second between two instants, and the checkpoints in between.
 pub(crate) fn w2_sustained(pace: Pace) -> Sustained {
-    let Pace { keys, interval, warm_up, measured, memory } = pace;
+    let keys = pace.keys;
     let (meter, stop) = (Meter::default(), Stop::default());
     // each key once, then uniformly
     let make = move |i| if i < keys { i } else { crate::r#gen::dense(i, keys) };
     let (job, _directory) = count_by("w2", &meter, &stop, 2, None, make);
+    sustained(job, &meter, &stop, pace)
+}
+
+/// Runs a job over a source without an end, measures it after a while, and stops it.
+fn sustained(job: Job, meter: &Meter, stop: &Stop, pace: Pace) -> Sustained {
+    let Pace { keys, interval, warm_up, measured, memory } = pace;
     let job = job.checkpoint_interval(interval).memory(memory);
     std::thread::scope(|scope| {
         let running = scope.spawn(|| job.run());
@@ -137,4 +144,62 @@ pub(crate) fn w2_sustained(pace: Pace) -> Sustained {
         let figure = Figure { records: after - before, seconds, cpu_seconds, output: (0, 0) };
         Sustained { figure, checkpoints }
     })
+}
+
+/// A record of a key at an instant.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Click {
+    key: u64,
+    at_ms: i64,
+}
+
+/// Two values and a timer, which each record moves.
+#[derive(State)]
+struct Session {
+    clicks: ValueState<u64>,
+    last: ValueState<i64>,
+    over: EventTimer,
+}
+
+struct Sessions {
+    silence: Duration,
+}
+
+impl Process for Sessions {
+    type Key = u64;
+    type In = Click;
+    type Out = u64;
+    type State = Session;
+    fn on_record(&self, click: Click, session: &mut Session, cx: &mut Context<'_, u64, u64>) -> Result<(), BoxError> {
+        let clicks = session.clicks.or_default();
+        *clicks += 1;
+        cx.emit(*clicks);
+        session.last.set(click.at_ms);
+        session.over.set(cx.time() + self.silence);
+        Ok(())
+    }
+    fn on_timer(&self, session: &mut Session, _: &mut Context<'_, u64, u64>) -> Result<(), BoxError> {
+        session.clicks.take();
+        session.last.take();
+        Ok(())
+    }
+}
+
+/// Sessions that are over after so much silence. A key comes once in a second of event time on average.
+pub(crate) fn sessions_sustained(pace: Pace, silence: Duration) -> Sustained {
+    let (meter, stop) = (Meter::default(), Stop::default());
+    let (sink, ends, keys) = (meter.clone(), stop.clone(), pace.keys);
+    let (job, _directory) = job("sessions", 2, move |t| {
+        let clicks = Generator::new(move |split, offset| {
+            let i = offset * 2 + split;
+            Click { key: crate::r#gen::dense(i, keys), at_ms: (i * 1000 / keys) as i64 }
+        });
+        t.source("clicks", ends.ends(clicks.splits(2)))
+            .event_time(|click| Timestamp::from_millis(click.at_ms), Watermarks::bounded(Duration::from_millis(100)))
+            .key_by(|click| &click.key)
+            .process("sessions", Sessions { silence })
+            .sink("meter", sink.clone());
+        Ok(())
+    });
+    sustained(job, &meter, &stop, pace)
 }

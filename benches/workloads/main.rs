@@ -51,7 +51,7 @@ const KEYS: u64 = 1_000_000;
 type Workload = fn(Effort) -> Vec<Row>;
 
 /// In the order of the table.
-const WORKLOADS: [(&str, Workload); 10] = [
+const WORKLOADS: [(&str, Workload); 11] = [
     ("w1_fused", w1_fused),
     ("w1_boundary", w1_boundary),
     ("w2_memory", w2_memory),
@@ -60,6 +60,7 @@ const WORKLOADS: [(&str, Workload); 10] = [
     ("w2_durable", w2_durable),
     ("w2_20m_keys", w2_20m_keys),
     ("maps", maps),
+    ("timers", timers),
     ("quiet_record", quiet_record),
     ("slow_sink", slow_sink),
 ];
@@ -224,6 +225,28 @@ fn maps(effort: Effort) -> Vec<Row> {
     let [job, limit] = interleaved(rounds, [&mut || maps::of_job(n), &mut || maps::of_rocksdb(n)]);
     let note = format!("one worker; {} entries, ten times the memory; get and put on bare RocksDB", maps::STATE);
     vec![against("maps", Bar::AtLeast(2.0, 3.0), &job, &limit, &note)]
+}
+
+/// Two values and a timer in event time per key, a checkpoint each second, against hashbrown and an exchange, which
+/// count the same keys: time-outs that are moved ten times before they fire at all, and such that a third of them fire.
+fn timers(effort: Effort) -> Vec<Row> {
+    let Effort { measured, warm_up, .. } = effort;
+    let run = |silence| {
+        let interval = Duration::from_secs(1);
+        let pace = Pace { keys: KEYS, interval, warm_up, measured, memory: 1 << 30 };
+        jobs::sessions_sustained(pace, silence).figure
+    };
+    let (mut moved, mut fired, mut limit) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..effort.rounds.div_ceil(2) {
+        limit.push(limits::w2_exchange(20_000_000, |i| r#gen::dense(i, KEYS)));
+        moved.push(run(Duration::from_secs(10)));
+        fired.push(run(Duration::from_secs(1)));
+    }
+    let note = "a checkpoint each second; hashbrown and exchange";
+    vec![
+        against("timers_moved", Bar::AtLeast(0.12, 0.3), &moved, &limit, note),
+        against("timers_fired", Bar::AtLeast(0.12, 0.3), &fired, &limit, note),
+    ]
 }
 
 fn quiet_record(effort: Effort) -> Vec<Row> {

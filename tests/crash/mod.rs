@@ -13,6 +13,7 @@ mod lookups;
 mod numbers;
 mod progress;
 mod states;
+mod timers;
 mod words;
 
 use crate::common::{Scratch, is_soak, mix, seed};
@@ -34,6 +35,8 @@ fn pipeline_process() {
         branches::job(serde_json::from_str(&branches).unwrap())
     } else if let Some(states) = spec("MILLSTREAM_TEST_STATES") {
         states::job(serde_json::from_str(&states).unwrap())
+    } else if let Some(timers) = spec("MILLSTREAM_TEST_TIMERS") {
+        timers::job(serde_json::from_str(&timers).unwrap())
     } else {
         return;
     };
@@ -102,6 +105,11 @@ fn soak_lookups() {
 #[test]
 fn soak_branches() {
     campaigns("branches", (6, 150), |places| branches::Events::new(places, 6000));
+}
+
+#[test]
+fn soak_timers() {
+    campaigns("timers", (8, 200), |places| timers::Timers::new(places, 25_000));
 }
 
 #[test]

@@ -213,7 +213,7 @@ pub(super) fn equal_by_key(expect: &BTreeMap<u64, Vec<String>>, output: &Output,
 }
 
 /// Whether both have the same lines of each key, in the same order.
-fn equal(expect: &BTreeMap<u64, Vec<String>>, found: &BTreeMap<u64, Vec<&str>>) -> Result<(), String> {
+pub(super) fn equal(expect: &BTreeMap<u64, Vec<String>>, found: &BTreeMap<u64, Vec<&str>>) -> Result<(), String> {
     if let Some(key) = found.keys().find(|key| !expect.contains_key(key)) {
         return Err(format!("key {key} should not be there"));
     }

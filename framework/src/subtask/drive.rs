@@ -74,9 +74,9 @@ pub(crate) async fn drive<T: 'static>(
 ) -> Result<(), Error> {
     let gate = Gate::new(gate);
     let mut subtask = Subtask { inbox, stage, commands, gate, used: None, aligning: None, leaving: false, context };
-    subtask.ready(false).await?;
     let mut slice = Slice::new();
     subtask.time().await?;
+    subtask.ready(false).await?;
     while let Some((lane, message)) = subtask.next().await? {
         match message {
             Message::Batch(batch) => slice.pass(subtask.batch(lane, batch).await?).await,

@@ -44,7 +44,9 @@ impl<K: Key, T: Send + 'static> KeyedStream<K, T> {
     /// Runs a process function on each record, with the state of its key. `name` is the identity of that state.
     #[track_caller]
     pub fn process<P: Process<Key = K, In = T>>(self, name: impl Name, process: P) -> Stream<P::Out> {
-        let Self { stream, key_of } = self;
+        let name = name.into_name();
+        let keyed = if P::State::HAS_EVENT_TIMERS { self.require_event_time(&name) } else { self };
+        let Self { stream, key_of } = keyed;
         let (topology, port) = stream.into_parts();
         let (name, timed) = (name.into_name(), topology.is_timed(port));
         if P::State::HAS_EVENT_TIMERS {
