@@ -46,3 +46,19 @@ fn topology(t: &Topology) -> Result<(), BoxError> {
         .sink("result", Files::write(settings.output).json());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millstream::testing::TestDriver;
+
+    #[test]
+    fn counts_words_in_any_case() {
+        let settings = Settings { input: "none".into(), output: "none".into(), rate: None };
+        let mut test = TestDriver::of(&Job::new("word_count", topology).config(settings));
+        test.source("text").push("To be, or".to_owned()).push("not to be".to_owned());
+        let counts: Vec<Count> = test.take("result");
+        let counts: Vec<_> = counts.iter().map(|c| (c.word.as_str(), c.count)).collect();
+        assert_eq!(counts, [("to", 1), ("be", 1), ("or", 1), ("not", 1), ("to", 2), ("be", 2)]);
+    }
+}

@@ -38,6 +38,65 @@ pub use millstream_framework::{
 pub use millstream_operators as operators;
 pub use millstream_operators::{sinks, sources};
 
+/// How a pipeline is tested: [`TestDriver`](testing::TestDriver) runs a topology in the test, with sources and sinks of
+/// the test's own; [`ProcessHarness`](testing::ProcessHarness) drives one process function.
+///
+/// A topology is a function, so a test hands it to a driver as `main` hands it to a job. Sources and sinks keep their
+/// names; behind the names are queues of the test. What lies between runs as in a job, on the test's thread: when a
+/// call returns, all that it causes has happened.
+///
+/// ```
+/// use millstream::prelude::*;
+/// use millstream::testing::TestDriver;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Order {
+///     user: String,
+///     cents: u64,
+/// }
+///
+/// fn topology(t: &Topology) -> Result<(), BoxError> {
+///     let (orders, undecodable) = t.source("orders", Files::read("orders").try_json::<Order>()).split();
+///     orders
+///         .key_by(|order| &order.user)
+///         .map_with_state("spent", |spent: &mut u64, order| {
+///             *spent += order.cents;
+///             (order.user, *spent)
+///         })
+///         .filter(|(_, spent)| *spent > 100_000)
+///         .sink("large", Files::write("large").json());
+///     undecodable.map(|line| line.to_string()).sink("undecodable", Console::out());
+///     Ok(())
+/// }
+///
+/// let order = |user: &str, cents| Ok::<_, Undecodable>(Order { user: user.into(), cents });
+/// let mut test = TestDriver::new(topology);
+/// test.source("orders").push(order("ann", 60_000)).push(order("bob", 70_000));
+/// assert!(test.take::<(String, u64)>("large").is_empty());
+/// test.source("orders").push(order("ann", 50_000));
+/// assert_eq!(test.take::<(String, u64)>("large"), [("ann".into(), 110_000)]);
+/// ```
+///
+/// * **Sources** give what is pushed, of the type that the source's format decodes to: of `json::<T>()` a `T`, of
+///   `try_json::<T>()` a `Result`, of `lines()` a `String`. Formats themselves are tested where they are.
+/// * **Sinks** keep what comes until it is [taken](testing::TestDriver::take), after the `map` before the sink and
+///   before the format.
+/// * **Event time** is that of the records, as `event_time` says. Watermarks are made of them as in a job, after each
+///   record; [`watermark`](testing::TestSource::watermark) goes ahead of what they say, as if other records had come.
+///   [`end`](testing::TestDriver::end) ends all sources, and with them all that waits for a watermark.
+/// * **Time of day** stands still until [`advance`](testing::TestDriver::advance) moves it: timers of processing time,
+///   time-outs, a source that becomes idle.
+/// * **Settings** come from [`Job::config`](framework::Job::config): `TestDriver::of(&job)`.
+/// * **Mistakes** of the topology and errors of user code end the test where it made the call, with the text that a job
+///   would give.
+///
+/// What a driver does not show: that the output survives crashes (nothing is durable in it), how fast a pipeline is,
+/// and what depends on how records of several splits happen to meet.
+pub mod testing {
+    pub use millstream_framework::testing::*;
+}
+
 /// `use millstream::prelude::*;` is the only import most pipelines need.
 pub mod prelude {
     pub use millstream_framework::state::row_trait::State;

@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `pipelines` | what operators give, compared with plain iterators |
+//! | `testing` | every operator under the test tools, and those against jobs |
 //! | `branches` | streams by variant, errors as values, undecodable lines |
 //! | `command_line` | settings and where they come from; looking at checkpoints |
 //! | `exactly_once` | rerun, refusal, recovery, signals, restart |
@@ -27,5 +28,6 @@ mod memory;
 mod operator;
 mod pipelines;
 mod rescale;
+mod testing;
 mod tidy;
 mod timers;

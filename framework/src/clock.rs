@@ -1,19 +1,43 @@
 //! The seam to the clocks of the machine: nothing else asks them. Event time is in `time.rs`.
+//!
+//! Both clocks follow tokio's: where a test has paused that one (`testing/`), time stands still until it moves it.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime};
 
+thread_local! {
+    /// In a thread that pretends: the instant at which it was 1970.
+    static PRETENDED: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
 /// Monotonic time, for measuring and for deadlines.
-#[allow(clippy::disallowed_methods, reason = "this is the seam")]
 #[must_use]
 pub fn now() -> Instant {
-    Instant::now()
+    tokio::time::Instant::now().into_std()
 }
 
 /// The time of day, for people, for file names, and for timers that go by it; for no decision of the protocol.
 #[allow(clippy::disallowed_methods, reason = "this is the seam")]
 #[must_use]
 pub fn wall() -> SystemTime {
-    SystemTime::now()
+    match PRETENDED.get() {
+        Some(start) => SystemTime::UNIX_EPOCH + now().duration_since(start),
+        None => SystemTime::now(),
+    }
+}
+
+/// As long as the result lives, the time of day of this thread is 1970 and what [`now`] has advanced since `start`.
+pub(crate) fn pretend(start: Instant) -> Pretence {
+    Pretence(PRETENDED.replace(Some(start)))
+}
+
+/// See [`pretend`]; brings back what was before.
+pub(crate) struct Pretence(Option<Instant>);
+
+impl Drop for Pretence {
+    fn drop(&mut self) {
+        PRETENDED.set(self.0);
+    }
 }
 
 /// Milliseconds since 1970 by the clock of the machine; 0 before.

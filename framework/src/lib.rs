@@ -31,6 +31,7 @@ mod cli;
 mod config;
 mod job;
 mod runtime;
+pub mod testing;
 
 pub use config::RestartPolicy;
 pub use data::{Data, Key, Name};

@@ -172,7 +172,7 @@ impl<'a> Running<'a> {
         let shared = Arc::new(Shared {
             plan,
             common,
-            state,
+            state: Some(state),
             operators: recovered.operators,
             restored: recovered.manifest.as_ref().map(|m| m.epoch),
             items: recovered.manifest.as_ref().map(|m| m.items.clone()).unwrap_or_default(),

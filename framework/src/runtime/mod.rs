@@ -11,6 +11,7 @@
 //! | `handle.rs`, `status.rs` | the job as a program sees it that embeds it |
 //! | `metrics.rs` | what is published for monitoring: the list, and the hand that publishes |
 //! | `control.rs` | what the job shares with those who watch and command it |
+//! | `solo.rs` | all subtasks of a plan in the calling thread, for tests |
 //!
 //! The coordinator runs on a thread of its own, apart from the workers and from who started the job.
 
@@ -20,6 +21,7 @@ mod handle;
 mod metrics;
 mod poison;
 mod recovery;
+mod solo;
 mod status;
 mod supervise;
 mod wiring;
@@ -28,5 +30,6 @@ mod worker;
 pub(crate) use control::Control;
 pub use handle::JobHandle;
 pub(crate) use handle::{run, start};
+pub(crate) use solo::Solo;
 pub use status::{CheckpointStatus, JobStatus, OperatorStatus, Phase, Role};
 pub(crate) use supervise::launch;

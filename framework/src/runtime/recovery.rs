@@ -162,7 +162,7 @@ fn orphan(epoch: Epoch, what: &str, name: &str) -> Error {
 }
 
 /// Whether the program can go on from a checkpoint, and how each operator's rows are to be read.
-fn fit(plan: &Plan, manifest: Option<&Manifest>) -> Result<Vec<OperatorStates>, Error> {
+pub(crate) fn fit(plan: &Plan, manifest: Option<&Manifest>) -> Result<Vec<OperatorStates>, Error> {
     let nodes = &plan.graph.nodes;
     let has =
         |name: &str, what: fn(&Kind) -> bool| nodes.iter().any(|n| n.name.as_deref() == Some(name) && what(&n.kind));

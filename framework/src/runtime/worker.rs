@@ -24,7 +24,8 @@ use tokio::sync::watch;
 pub(crate) struct Shared {
     pub(crate) plan: Plan,
     pub(crate) common: Common,
-    pub(crate) state: Arc<StateEnv>,
+    /// None: state is in memory only.
+    pub(crate) state: Option<Arc<StateEnv>>,
     pub(crate) operators: Vec<OperatorStates>,
     /// Of the restored checkpoint.
     pub(crate) restored: Option<Epoch>,
@@ -98,7 +99,7 @@ impl Shared {
 }
 
 /// Makes a subtask on the thread it stays on.
-fn make(shared: &Shared, spec: SubtaskSpec) -> Result<Life, Error> {
+pub(crate) fn make(shared: &Shared, spec: SubtaskSpec) -> Result<Life, Error> {
     let SubtaskSpec { task, subtask, inlet, lanes, commands, splits } = spec;
     let plan = &shared.plan;
     let head = plan.tasks[task].head;
@@ -144,14 +145,15 @@ impl Assemble for Assembly<'_> {
                 Err(error) => Report::Failed(error),
             });
         });
-        let backend = shared.state.open(OpenSpec {
+        let spec = OpenSpec {
             operator: cx.name.to_string(),
             subtask: cx.subtask,
             groups: groups.clone(),
             restore: ours.cloned().collect(),
             restored: shared.restored,
             report,
-        })?;
+        };
+        let backend = shared.state.as_ref().map(|state| state.open(spec)).transpose()?;
         cx.reports.send(Report::Ready);
         Ok(StateContext {
             backend,

@@ -17,7 +17,8 @@ use std::rc::Rc;
 
 /// Where a keyed operator's state is kept, and how much may be in memory.
 pub(crate) struct StateContext {
-    pub(crate) backend: Backend,
+    /// None: what is in memory is all there is.
+    pub(crate) backend: Option<Backend>,
     pub(crate) layout: RowLayout,
     /// The first two bytes of the keys of its rows.
     pub(crate) table: u16,
@@ -83,7 +84,7 @@ impl<K: Key, S: State> Keyed<K, S> {
     /// What was restored, or nothing; `running` is the first epoch.
     pub(crate) fn new(context: StateContext, running: Epoch, key_groups: u32) -> Self {
         let StateContext { backend, layout, table, groups, cache_bytes, cache_rows } = context;
-        let storage = Storage::new(Some(backend), running);
+        let storage = Storage::new(backend, running);
         let cache_bytes = cache_bytes / (1 + layout.tables());
         let (id, version) = (0, 0);
         let spec =
@@ -96,6 +97,22 @@ impl<K: Key, S: State> Keyed<K, S> {
         let mut state = Self { rows, desk, here, storage, missing, timers, copying: None };
         state.each(|table| table.load_all());
         state
+    }
+
+    /// Shows a test the state of a key, collections included; what it changes is kept.
+    pub(crate) fn look<R>(&mut self, key: &K, look: impl FnOnce(&mut S) -> R) -> Result<R, Error> {
+        let Self { rows, desk, here, timers, .. } = self;
+        let hash = stable_hash(key);
+        let group = rows.key_group(hash);
+        here.set(group, key)?;
+        let place = rows.locate(hash, |k| k == key, || key.clone());
+        let (_, row) = rows.touch(place);
+        timers.enter(row);
+        row.enter(desk, here);
+        let seen = look(row);
+        row.leave(desk, here);
+        timers.leave(row, group, key);
+        Ok(seen)
     }
 
     /// Calls `f` with the table of each collection.

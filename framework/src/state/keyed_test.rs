@@ -223,7 +223,7 @@ impl<S: State> Sub<S> {
         let spec = OpenSpec { operator: "op".into(), subtask, groups: groups.clone(), restore, restored, report };
         let states = Layout::of::<String, S>().reconcile("op", &mut 3, None).unwrap();
         let context = StateContext {
-            backend: env.open(spec).unwrap(),
+            backend: Some(env.open(spec).unwrap()),
             layout: RowLayout::new(&states),
             table: states.table,
             groups: groups.clone(),

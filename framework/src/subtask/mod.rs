@@ -14,6 +14,7 @@
 //! | `process.rs`, `heat.rs` | keyed operators on the row table; which of their keys are busy |
 //! | `operator.rs` | operators without keys: calls, items |
 //! | `sink.rs` | the sink driver: write, prepare, hold back, commit |
+//! | `stand_in.rs` | both ends of a topology under test |
 //! | `suspect.rs` | which record ended an attempt |
 //! | `report.rs` | what subtasks tell the coordinator, and are told by it |
 
@@ -32,6 +33,7 @@ mod sink;
 mod source;
 mod splits;
 mod stage;
+mod stand_in;
 mod suspect;
 mod timers;
 
@@ -41,13 +43,13 @@ pub(crate) use drive::drive;
 pub(crate) use exchange::{BatchWriter, Borrowed, Computed, Consumers, HashOf, KeyedWriter, keyed_loops};
 pub(crate) use gate::GateSpec;
 pub(crate) use inbox::{Receiver, Sender, inbox};
+pub(crate) use marks::Mark;
 pub(crate) use operator::OperatorStage;
 pub(crate) use process::{KeyOf, ProcessStage};
 pub(crate) use report::{Command, Commands, Counters, Report, Reports, StageContext};
 pub(crate) use sink::SinkStage;
 pub(crate) use source::{Assignment, drive_source};
 pub(crate) use splits::{EventTimeStage, SetTimes, Splits, set_times};
-#[cfg(test)]
-pub(crate) use stage::Stage;
-pub(crate) use stage::{AnyStage, Discard, FanOut, erase, mismatch, typed};
+pub(crate) use stage::{AnyStage, Discard, FanOut, Stage, erase, mismatch, typed};
+pub(crate) use stand_in::{AnyBatch, Keep, Kept, Unpack};
 pub(crate) use suspect::Suspect;

@@ -105,6 +105,11 @@ impl<P: Process> ProcessStage<P> {
         Self { process, key_of, state, misses, heat, waiting, out, timed, next, context }
     }
 
+    /// See [`Keyed::look`].
+    pub(crate) fn look<R>(&mut self, key: &P::Key, look: impl FnOnce(&mut P::State) -> R) -> Result<R, Error> {
+        self.state.look(key, look)
+    }
+
     /// First pass: fetches the rows that are in storage only.
     fn fetch(&mut self, batch: &Batch<P::In>) -> Result<(), Error> {
         let Self { state: Keyed { rows, storage, .. }, key_of, misses, .. } = self;

@@ -103,6 +103,18 @@ impl Splits {
         self.0.borrow_mut().tracks.values_mut().for_each(|track| track.marks.end(split));
     }
 
+    /// What a test says of all splits.
+    pub(crate) fn declare(&self, mark: Mark) {
+        for track in self.0.borrow_mut().tracks.values_mut() {
+            for split in 0..track.newest.len() {
+                match mark {
+                    Mark::Watermark(mark) => track.marks.advance(split, mark),
+                    Mark::Idle => track.marks.rest(split),
+                }
+            }
+        }
+    }
+
     /// What a checkpoint keeps of a split.
     pub(crate) fn snapshot(&self, split: usize) -> Vec<SplitTime> {
         let tracks = &self.0.borrow().tracks;

@@ -229,7 +229,8 @@ impl Life {
             let spec = OpenSpec { operator, subtask, groups: groups.clone(), restore, restored, report };
             let (backend, layout) = (env.open(spec).unwrap(), RowLayout::new(states));
             let cache_bytes = 32 << 20;
-            let state = StateContext { backend, layout, table: states.table, groups, cache_bytes, cache_rows };
+            let (backend, table) = (Some(backend), states.table);
+            let state = StateContext { backend, layout, table, groups, cache_bytes, cache_rows };
             let context = StageContext {
                 job: "test".into(),
                 name: "script".into(),

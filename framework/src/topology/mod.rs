@@ -7,6 +7,7 @@
 //! | `graph.rs` | the logical graph, untyped; mistakes are collected in `validate.rs` |
 //! | `node.rs` | nodes and edges, typed inside: how each becomes a stage |
 //! | `plan.rs` | which nodes share a subtask, how many there are of each, and the lanes between them |
+//! | `stand_in.rs` | what replaces sources and sinks in a test |
 //! | `describe.rs` | the graph as text, Mermaid and JSON |
 //!
 //! Nothing here runs, does I/O or knows of checkpoints.
@@ -22,6 +23,7 @@ mod keyed;
 mod node;
 mod operator;
 mod plan;
+mod stand_in;
 mod stream;
 mod validate;
 
@@ -31,6 +33,7 @@ pub use stream::{IsBoxed, Stream, Topology};
 
 pub(crate) use describe::Format;
 pub(crate) use graph::{Graph, Kind};
-pub(crate) use node::{AnySend, Inlet, Life, SinkNode};
+pub(crate) use node::{AnySend, Inlet, Life, RecordType, SinkNode};
 pub(crate) use plan::{Assemble, Plan};
+pub(crate) use stand_in::{Told, keeper, listener};
 pub(crate) use validate::validate;

@@ -9,14 +9,14 @@ use crate::state::items::{ItemsLayout, ItemsStore};
 use crate::state::keyed::StateContext;
 use crate::subtask::{
     AnyStage, Assignment, BatchWriter, Branch, BranchStage, ChainStage, Commands, Consumers, Discard, EventTimeStage,
-    FanOut, GateSpec, KeyOf, KeyedWriter, Loops, OperatorStage, ProcessStage, Receiver, Sender, SetTimes, SinkStage,
-    Splits, StageContext, drive, drive_source, erase, inbox, mismatch, typed,
+    FanOut, GateSpec, Keep, Kept, KeyOf, KeyedWriter, Loops, OperatorStage, ProcessStage, Receiver, Sender, SetTimes,
+    SinkStage, Splits, StageContext, drive, drive_source, erase, inbox, mismatch, typed,
 };
 use crate::{Batch, BoxError, Error};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use serde_json::Value;
-use std::any::Any;
+use std::any::{Any, TypeId, type_name};
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -60,8 +60,17 @@ pub(crate) struct Inlet {
     pub(crate) gate: GateSpec,
 }
 
+/// The type of an edge's records.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RecordType {
+    pub(crate) id: TypeId,
+    pub(crate) name: &'static str,
+}
+
 /// An output, typed by its records.
 pub(crate) trait Edge: Send + Sync {
+    /// What its records are.
+    fn record_type(&self) -> RecordType;
     /// An inbox with so many lanes.
     fn inbox(&self, lanes: usize) -> (Vec<AnySend>, AnySend);
     /// The end of a subtask that hands its records to others without keys; one lane forwards, several rotate.
@@ -91,6 +100,10 @@ impl<T> Of<T> {
 }
 
 impl<T: Send + 'static> Edge for Of<T> {
+    fn record_type(&self) -> RecordType {
+        RecordType { id: TypeId::of::<T>(), name: type_name::<T>() }
+    }
+
     fn inbox(&self, lanes: usize) -> (Vec<AnySend>, AnySend) {
         let (senders, receiver) = inbox::<T>(lanes);
         (senders.into_iter().map(|s| Box::new(s) as AnySend).collect(), Box::new(receiver))
@@ -295,6 +308,8 @@ impl<O: Operator, F: Fn() -> O + Send + Sync> ItemsNode for OperatorOf<F> {
 /// A sink.
 pub(crate) trait SinkNode: Send + Sync {
     fn stage(&self, cx: &StageContext) -> AnyStage;
+    /// What takes its place in a test.
+    fn keep(&self, kept: &Kept, cx: &StageContext) -> AnyStage;
     /// Its own decision log, if it has one.
     fn decides(&self) -> Option<Arc<dyn DecisionLog>>;
     /// Recovery 2.
@@ -313,6 +328,9 @@ pub(crate) struct SinkOf<T, S> {
 impl<T: Send + 'static, S: Sink<T>> SinkNode for SinkOf<T, S> {
     fn stage(&self, cx: &StageContext) -> AnyStage {
         erase::<T>(SinkStage::new(self.sink.clone(), cx.clone()))
+    }
+    fn keep(&self, kept: &Kept, cx: &StageContext) -> AnyStage {
+        erase::<T>(Keep { kept: kept.clone(), counters: cx.counters.clone() })
     }
     fn decides(&self) -> Option<Arc<dyn DecisionLog>> {
         self.sink.decides()
