@@ -167,3 +167,87 @@ fn aggregates() {
     running(|of| of.max(|n| *n), [Some(5), Some(9), Some(9)]);
     running(|of| (of.count(), of.max(|n| -n)), [(1, Some(-5)), (2, Some(-5)), (3, Some(3))]);
 }
+
+/// Says when a key has been quiet for a minute.
+struct Quiet;
+
+#[derive(State)]
+struct Since {
+    minute: EventTimer,
+}
+
+impl Process for Quiet {
+    type Key = String;
+    type In = (String, i64);
+    type Out = String;
+    type State = Since;
+    fn on_record(&self, _: Self::In, since: &mut Since, cx: &mut Context<'_, String, String>) -> Result<(), BoxError> {
+        since.minute.set(cx.time() + Duration::from_mins(1));
+        Ok(())
+    }
+    fn on_timer(&self, _: &mut Since, cx: &mut Context<'_, String, String>) -> Result<(), BoxError> {
+        cx.emit(cx.key().clone());
+        Ok(())
+    }
+}
+
+#[test]
+fn process_functions_with_timers() {
+    let mut test = between(|s: Stream<(String, i64)>| {
+        let timed = s.event_time(|(_, second)| Timestamp::from_secs(*second), Watermarks::monotonous());
+        timed.key_by(|(key, _)| key).process("quiet", Quiet)
+    });
+    test.source("in").push_all([("a", 0i64), ("b", 30), ("a", 50), ("c", 80)].map(|(key, s)| (key.to_owned(), s)));
+    assert!(test.take::<String>("out").is_empty());
+    test.source("in").watermark(Timestamp::from_secs(90));
+    assert_eq!(test.take::<String>("out"), ["b"]);
+    test.end();
+    let mut rest: Vec<String> = test.take("out");
+    rest.sort_unstable();
+    assert_eq!(rest, ["a", "c"]);
+}
+
+/// Gives each record back, a second later.
+#[derive(Default)]
+struct Later(Option<std::pin::Pin<Box<tokio::time::Sleep>>>);
+
+impl Operator for Later {
+    type In = u64;
+    type Out = u64;
+    type Item = u64;
+    async fn on_batch(&mut self, batch: Batch<u64>, items: &mut Vec<u64>, _: &mut Output<u64>) -> Result<(), BoxError> {
+        items.extend(batch.values);
+        Ok(())
+    }
+    async fn ready(&mut self, items: &mut Vec<u64>, out: &mut Output<u64>) -> Result<(), BoxError> {
+        if items.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_secs(1)))).as_mut().await;
+        self.0 = None;
+        out.emit(Record::untimed(items.remove(0)));
+        Ok(())
+    }
+}
+
+#[test]
+fn operators_that_wait() {
+    let mut test = between(|s: Stream<u64>| s.operator("later", Later::default));
+    test.source("in").push(1u64).push(2u64);
+    assert!(test.take::<u64>("out").is_empty());
+    test.advance(Duration::from_secs(1));
+    assert_eq!(test.take::<u64>("out"), [1]);
+    test.advance(Duration::from_secs(1));
+    assert_eq!(test.take::<u64>("out"), [2]);
+}
+
+#[test]
+fn a_broadcast_reaches_all_subtasks() {
+    let topology = |t: &Topology| {
+        t.source("in", Records::<u64>::of([])).broadcast_all().sink("out", Null::new());
+        Ok(())
+    };
+    let mut test = TestDriver::of(&Job::new("test", topology).parallelism(3));
+    test.source("in").push(7u64);
+    assert_eq!(test.take::<u64>("out"), [7; 3]);
+}
