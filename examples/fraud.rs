@@ -81,17 +81,24 @@ impl Process for Fraud {
     }
 }
 
+/// The nth random number.
+fn random(n: u64) -> u64 {
+    let z = (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z ^ (z >> 31)
+}
+
 /// The nth payment: every 100 ms somebody pays at one of a few shops; some cards are tried out.
 fn payment(n: u64) -> Payment {
-    let random = (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 16;
-    // ten payments in a row are of few cards, so that a card is used again within the minute
+    let random = random(n);
+    // ten payments in a row are of four cards, so that a card is used again within the minute
     let card = n / 10 % 5_000 * 4 + random % 4;
-    let cents = match random / 4 % 16 {
-        0 => random % 100,
-        1 | 2 => 50_000 + random % 100_000,
-        _ => 100 + random % 20_000,
+    let cents = match (random >> 8) % 16 {
+        0 => (random >> 16) % 100,
+        1 | 2 => 50_000 + (random >> 16) % 100_000,
+        _ => 100 + (random >> 16) % 20_000,
     };
-    let shop = format!("shop-{}", random / 64 % 200);
+    let shop = format!("shop-{}", (random >> 40) % 200);
     Payment { card, shop, cents, at: Timestamp::from_millis(n as i64 * 100) }
 }
 
