@@ -8,6 +8,7 @@
 //! | `command_line` | settings and where they come from; looking at checkpoints |
 //! | `exactly_once` | rerun, refusal, recovery, signals, restart |
 //! | `crash` | SIGKILL at any instant |
+//! | `damage` | damaged files, full disks, directories that cannot be used |
 //! | `rescale` | state restored at another parallelism |
 //! | `operator` | operators without keys, and what goes to all subtasks |
 //! | `backpressure` | slow sinks, quiet streams |
@@ -22,6 +23,7 @@ mod branches;
 mod command_line;
 mod common;
 mod crash;
+mod damage;
 mod embed;
 mod exactly_once;
 mod memory;

@@ -112,8 +112,11 @@ impl Error {
     /// The same of a library that has errors of its own, and their text.
     pub(crate) fn storage(cause: IoKind, text: &str, doing: &str, path: &Path) -> Self {
         let (kind, remedy) = match cause {
-            IoKind::StorageFull => (ErrorKind::Full, format!("{}{FREE}", room(path))),
-            IoKind::QuotaExceeded => (ErrorKind::Full, format!("the quota of this user is used up; {FREE}")),
+            IoKind::StorageFull => (ErrorKind::Full, format!("{}{ELSE}", room(path))),
+            IoKind::QuotaExceeded => {
+                (ErrorKind::Full, format!("the quota of this user is used up; free space there{ELSE}"))
+            }
+            IoKind::NotADirectory => (ErrorKind::Io, FILE.into()),
             IoKind::ReadOnlyFilesystem => (ErrorKind::Denied, READ_ONLY.into()),
             IoKind::PermissionDenied => (ErrorKind::Denied, RIGHT.into()),
             _ => (ErrorKind::Io, String::new()),
@@ -142,17 +145,28 @@ impl Error {
     }
 }
 
-const FREE: &str = "free space there, or move the directory to where there is more, then start again: nothing is \
-    lost, the job goes on from its last checkpoint";
+const ELSE: &str = ", or move the directory to where there is more, then start again: nothing is lost, the job goes \
+    on from its last checkpoint";
+const FILE: &str = "a file stands where a directory should be: move it away, or name another directory";
 const READ_ONLY: &str = "that file system is mounted read-only: mount it for writing, or name another directory; if \
     it was writable before, its disk may have failed";
 const RIGHT: &str = "give this user the right to it, or name another directory";
 
-/// How much room there is where `path` is or was to be made; nothing if that cannot be told.
+/// How much room there is where `path` is or was to be made, if that can be told, and what to do first.
 fn room(path: &Path) -> String {
-    let Some(stat) = path.ancestors().find_map(|there| rustix::fs::statvfs(there).ok()) else { return String::new() };
-    let [free, all] = [stat.f_bavail, stat.f_blocks].map(|blocks| ByteSize::b(blocks.saturating_mul(stat.f_frsize)));
-    format!("{free} of {all} are left on that file system; ")
+    let stat = path.ancestors().find_map(|there| rustix::fs::statvfs(there).ok());
+    stat.map_or("free space there".into(), |stat| {
+        let [free, all] = [stat.f_bavail, stat.f_blocks].map(|blocks| blocks.saturating_mul(stat.f_frsize));
+        scarce((free, all), (stat.f_favail, stat.f_files))
+    })
+}
+
+/// Of a file system with so many bytes and files free, and in all. Not all of them count files.
+fn scarce((free, all): (u64, u64), files: (u64, u64)) -> String {
+    match files {
+        (0, files @ 1..) => format!("that file system has all the {files} files it can have; remove some there"),
+        _ => format!("{} of {} are left on that file system; free space there", ByteSize::b(free), ByteSize::b(all)),
+    }
 }
 
 impl fmt::Display for Error {
@@ -189,6 +203,7 @@ mod tests {
             (IoKind::QuotaExceeded, ErrorKind::Full, "the quota of this user is used up; free space there"),
             (IoKind::ReadOnlyFilesystem, ErrorKind::Denied, "mounted read-only"),
             (IoKind::PermissionDenied, ErrorKind::Denied, "give this user the right"),
+            (IoKind::NotADirectory, ErrorKind::Io, "a file stands where a directory should be: move it away"),
             (IoKind::NotFound, ErrorKind::Io, "not-there/file: "),
         ] {
             let error = Error::io(cause.into(), "write", &path);
@@ -196,6 +211,15 @@ mod tests {
             assert_eq!(error.kind(), kind, "{text}");
             assert!(text.starts_with("cannot write ") && text.contains(said), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_scarce_is_named() {
+        assert!(
+            scarce((4096, 8192), (3, 9)).starts_with("4.0 KiB of 8.0 KiB are left on that file system; free space")
+        );
+        assert!(scarce((4096, 8192), (0, 9)).contains("all the 9 files it can have; remove some"));
+        assert!(scarce((0, 8192), (0, 0)).contains("free space"), "btrfs counts no files");
     }
 
     /// The system's own numbers are understood.

@@ -40,7 +40,7 @@
 //! older than a known decided one" and "no R but M(n >= 1)" refuse. The rows on markers, damage, `none` and `ID` stay
 //! as they are.
 
-use crate::checkpoints::listing::{Listed, Listing};
+use crate::checkpoints::listing::{FileName, Listed, Listing};
 use crate::operator::{Digest, Visible};
 use crate::{Attempt, Epoch, Error};
 use std::collections::BTreeSet;
@@ -209,7 +209,8 @@ impl Found {
     fn of(listed: &Listed) -> Self {
         let Listed { epoch, attempt, content } = listed;
         let link = content.as_ref().ok().map(|(m, d)| Link { digest: d.clone(), parent: m.parent.clone() });
-        let damage = content.as_ref().err().map(ToString::to_string);
+        let name = FileName::Manifest(*epoch, *attempt);
+        let damage = content.as_ref().err().map(|damage| format!("{name}: {damage}"));
         Self { epoch: *epoch, attempt: *attempt, link, damage }
     }
 

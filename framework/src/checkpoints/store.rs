@@ -217,10 +217,13 @@ fn create_durably(path: &Path) -> Result<(), Error> {
         Err(_) if path.is_dir() => sync_parent_of_old(parent),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             create_durably(parent)?;
-            fs::create_dir(path).map_err(|e| Error::io(e, "create", path))?;
+            fs::create_dir(path).map_err(|e| Error::io(e, "create the directory", path))?;
             sync_dir(parent)
         }
-        Err(error) => Err(Error::io(error, "create", path)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(Error::io(io::ErrorKind::NotADirectory.into(), "create the directory", path))
+        }
+        Err(error) => Err(Error::io(error, "create the directory", path)),
     }
 }
 
@@ -297,8 +300,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         fs::write(&path, "").unwrap();
-        assert_eq!(Store::open(&path, "words").unwrap_err().kind(), ErrorKind::Io);
-        assert_eq!(Store::open(&path.join("below"), "words").unwrap_err().kind(), ErrorKind::Io);
+        for path in [path.clone(), path.join("below")] {
+            let error = Store::open(&path, "words").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Io);
+            assert!(error.to_string().contains("a file stands where a directory should be"), "{error}");
+        }
     }
 
     #[test]

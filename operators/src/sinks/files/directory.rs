@@ -5,7 +5,7 @@ use super::name;
 use super::writer::PartFile;
 use millstream_framework::{Error, Visible};
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind::NotFound;
+use std::io::ErrorKind::{AlreadyExists, NotADirectory, NotFound};
 use std::path::Path;
 
 /// Makes the directory and those above it, each durable in the one above it.
@@ -20,6 +20,7 @@ pub(super) fn make(path: &Path) -> Result<(), Error> {
     match fs::create_dir(path) {
         Ok(()) => sync(parent),
         Err(_) if path.is_dir() => Ok(()), // somebody else was faster
+        Err(error) if error.kind() == AlreadyExists => Err(Error::io(NotADirectory.into(), "make the directory", path)),
         Err(error) => Err(Error::io(error, "make the directory", path)),
     }
 }
