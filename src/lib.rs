@@ -30,6 +30,11 @@
 //! What is where: [`framework`] has the contracts and the runtime, [`operators`] what is built on them. Those who write
 //! a connector depend on `millstream-framework` only. This crate adds nothing but names.
 
+/// What the README shows compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 pub use millstream_framework as framework;
 pub use millstream_framework::{
     CheckpointStatus, Error, ErrorKind, JobHandle, JobStatus, OperatorStatus, Phase, RestartPolicy, Role, Secret,
