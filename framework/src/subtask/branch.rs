@@ -1,7 +1,7 @@
 //! The stage of `split`: deals values into a batch per branch and hands each to what follows its branch. Marks go to
 //! all branches, those that got no record included.
 
-use super::chain::{Loop, Loops, call, loops, run};
+use super::chain::{Loop, Loops, call, run};
 use super::stage::{Stage, every};
 use crate::operator::{Chain, Collect, Deal};
 use crate::{Batch, BoxError, Epoch, Error, Record, Timestamp};
@@ -58,7 +58,7 @@ impl<T: 'static> Branch for Box<dyn Stage<T>> {
 
 /// The loops of a chain whose results are dealt into a batch per branch.
 pub(crate) fn branch_loops<T: Deal, C: Chain<T>>(chain: C, timed: bool) -> Loops<C::In, T::Batches> {
-    loops(chain, move |mut chain: C| {
+    Loops::of(chain, move |mut chain: C| {
         Box::new(move |batch, batches| {
             let dealer: Dealer<'_, T> = Dealer { batches, timed, error: None };
             run(&mut chain, batch, dealer).error
@@ -219,7 +219,7 @@ mod tests {
         let ears = [Ear::default(), Ear::default()];
         let (left, right): (Box<dyn Stage<u64>>, Box<dyn Stage<&'static str>>) =
             (Box::new(ears[0].clone()), Box::new(ears[1].clone()));
-        let run = branch_loops::<Value, _>(Boxed::new(), timed)();
+        let run = branch_loops::<Value, _>(Boxed::new(), timed).make();
         (BranchStage::new(run, vec![Box::new(left), Box::new(right)], "here".into()), ears)
     }
 

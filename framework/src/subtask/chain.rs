@@ -28,20 +28,23 @@ pub(crate) fn call<I, Out>(
 }
 
 /// Makes a loop for each subtask.
-pub(crate) type Loops<I, Out> = Box<dyn Fn() -> Loop<I, Out> + Send + Sync>;
+pub(crate) struct Loops<I, Out>(Mutex<Box<dyn Fn() -> Loop<I, Out> + Send>>);
 
-/// The loops that `of` makes of clones of a chain.
-pub(crate) fn loops<T, C: Chain<T>, Out>(
-    chain: C,
-    of: impl Fn(C) -> Loop<C::In, Out> + Send + Sync + 'static,
-) -> Loops<C::In, Out> {
-    let prototype = Mutex::new(chain);
-    Box::new(move || of(prototype.lock().unwrap_or_else(PoisonError::into_inner).clone()))
+impl<I, Out> Loops<I, Out> {
+    /// Those that `of` makes of clones of a chain.
+    pub(crate) fn of<T, C: Chain<T, In = I>>(chain: C, of: impl Fn(C) -> Loop<I, Out> + Send + 'static) -> Self {
+        Self(Mutex::new(Box::new(move || of(chain.clone()))))
+    }
+
+    /// Another one.
+    pub(crate) fn make(&self) -> Loop<I, Out> {
+        (self.0.lock().unwrap_or_else(PoisonError::into_inner))()
+    }
 }
 
 /// The loops of a chain whose results go into a batch. Two, so that untimed streams do not pay for times.
 pub(crate) fn chain_loops<T: 'static, C: Chain<T>>(chain: C, timed: bool) -> Loops<C::In, Batch<T>> {
-    loops(chain, move |mut chain: C| {
+    Loops::of(chain, move |mut chain: C| {
         if timed {
             Box::new(move |batch, out| run(&mut chain, batch, Tail::<T, true> { out, error: None }).error)
         } else {

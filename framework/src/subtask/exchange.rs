@@ -7,7 +7,7 @@
 //! A watermark stays behind the records it covers and flushes nothing: it is remembered with the number of records
 //! gathered before it, and follows when these have been sent. Of several that wait, the oldest and the newest are kept.
 
-use super::chain::{Loop, Loops, call, loops, run};
+use super::chain::{Loop, Loops, call, run};
 use super::inbox::Sender;
 use super::stage::Stage;
 use crate::key::{group_of, stable_hash, subtask_of};
@@ -199,7 +199,7 @@ where
     K: 'static,
     F: HashOf<T, K>,
 {
-    loops(chain, move |mut chain: C| {
+    Loops::of(chain, move |mut chain: C| {
         let key = key.clone();
         Box::new(move |batch, to| {
             let router = Router { key: &*key, timed, to, error: None, of: PhantomData };

@@ -202,7 +202,7 @@ pub(crate) struct ChainOf<I, T>(pub(crate) Loops<I, Batch<T>>);
 
 impl<I: 'static, T: 'static> OperatorNode for ChainOf<I, T> {
     fn stage(&self, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
-        Ok(erase(ChainStage::new((self.0)(), typed::<T>(next.stage()?)?, cx.place("operator"))))
+        Ok(erase(ChainStage::new(self.0.make(), typed::<T>(next.stage()?)?, cx.place("operator"))))
     }
 }
 
@@ -216,7 +216,7 @@ pub(crate) struct BranchesOf<I, T: Deal>(pub(crate) Loops<I, T::Batches>);
 
 impl<I: 'static, T: Deal> BranchesNode for BranchesOf<I, T> {
     fn stage(&self, branches: Vec<Box<dyn Branch>>, cx: &StageContext) -> AnyStage {
-        erase(BranchStage::<I, T>::new((self.0)(), branches, cx.place("operator")))
+        erase(BranchStage::<I, T>::new(self.0.make(), branches, cx.place("operator")))
     }
 }
 
@@ -247,7 +247,7 @@ pub(crate) struct KeyByOf<I, T> {
 impl<I: 'static, T: Send + 'static> OperatorNode for KeyByOf<I, T> {
     fn stage(&self, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
         let to = Consumers::new(next.lanes::<T>()?, cx.key_groups, self.edge.0.get().copied());
-        Ok(erase(KeyedWriter::new((self.loops)(), to, cx.place("operator"))))
+        Ok(erase(KeyedWriter::new(self.loops.make(), to, cx.place("operator"))))
     }
 }
 

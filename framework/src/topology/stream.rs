@@ -7,9 +7,10 @@ use super::node::{ChainOf, DiscardOf, Edge, KeyByOf, Of, SinkOf, SourceOf};
 use crate::operator::{
     Boxed, Chain, Filter, FilterMap, FlatMap, FlatMapInto, Inspect, Map, RecordOf, Sink, Source, Step, Then, TryMap,
 };
-use crate::subtask::{Borrowed, Computed, HashOf, KeyOf, chain_loops, keyed_loops};
+use crate::subtask::{Borrowed, Computed, Consumers, HashOf, KeyOf, Loops, chain_loops, keyed_loops};
 use crate::values::{Reads, Values};
-use crate::{BoxError, Data, Error, Key, Name};
+use crate::{Batch, BoxError, Data, Error, Key, Name};
+use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
@@ -124,6 +125,22 @@ impl Topology {
         }
     }
 
+    /// Apart from [`Stream::boxed`], as is the next one from its caller, so that it is compiled once per record type.
+    #[track_caller]
+    fn add_chain<I: 'static, T: Send + 'static>(&self, port: Port, loops: Loops<I, Batch<T>>) -> Stream<T> {
+        let kind = Kind::Chain(Arc::new(ChainOf(loops)));
+        let new = NewNode { name: None, what: "chain", kind, inputs: vec![port], link: Link::Direct };
+        self.add(new, self.is_timed(port))
+    }
+
+    #[track_caller]
+    fn add_keyed<I: 'static, T: Send + 'static>(&self, port: Port, loops: Loops<I, Consumers<T>>) -> Stream<T> {
+        let edge = Arc::new(Of::new());
+        let kind = Kind::Chain(Arc::new(KeyByOf { loops, edge: edge.clone() }));
+        let new = NewNode { name: None, what: "key_by", kind, inputs: vec![port], link: Link::Direct };
+        self.add_edge(new, self.is_timed(port), edge)
+    }
+
     pub(crate) fn is_timed(&self, port: Port) -> bool {
         self.graph.borrow().nodes[port.node].timed
     }
@@ -136,6 +153,11 @@ impl Topology {
     pub(crate) fn set_parallelism(&self, port: Port, parallelism: usize) {
         self.graph.borrow_mut().nodes[port.node].parallelism = Some(parallelism);
     }
+}
+
+/// The edge into an empty chain is also the one out of it: `C::In` is `T`, which only `Any` can be told.
+fn edge_of<T: Send + 'static>(edge: Arc<dyn Any + Send + Sync>) -> Arc<Of<T>> {
+    edge.downcast().unwrap_or_else(|_| unreachable!("only `Boxed` is empty, and it changes no type"))
 }
 
 /// What a node is made of.
@@ -280,17 +302,10 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     pub fn boxed(self) -> Stream<T> {
         let Self { topology, port, edge, chain } = self;
         if C::IS_EMPTY {
-            // an empty chain makes what enters it: `C::In` is `T`, which only `Any` can be told
-            let edge: Arc<dyn std::any::Any + Send + Sync> = edge;
-            if let Ok(edge) = edge.downcast::<Of<T>>() {
-                return Stream { topology, port, edge, chain: Boxed::new() };
-            }
-            unreachable!("only `Boxed` is empty, and it changes no type");
+            return Stream { edge: edge_of(edge), topology, port, chain: Boxed::new() };
         }
         let timed = topology.is_timed(port);
-        let kind = Kind::Chain(Arc::new(ChainOf(chain_loops::<T, C>(chain, timed))));
-        let new = NewNode { name: None, what: "chain", kind, inputs: vec![port], link: Link::Direct };
-        topology.add(new, timed)
+        topology.add_chain(port, chain_loops::<T, C>(chain, timed))
     }
 
     /// `f(self.boxed())`, for functions over streams.
@@ -338,11 +353,8 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     #[track_caller]
     fn exchange<K: Key, F: HashOf<T, K>>(self, key: Arc<F>, key_of: KeyOf<K, T>) -> KeyedStream<K, T> {
         let Self { topology, port, chain, .. } = self;
-        let (timed, edge) = (topology.is_timed(port), Arc::new(Of::new()));
-        let node = KeyByOf { loops: keyed_loops::<T, C, K, F>(chain, key, timed), edge: edge.clone() };
-        let kind = Kind::Chain(Arc::new(node));
-        let new = NewNode { name: None, what: "key_by", kind, inputs: vec![port], link: Link::Direct };
-        KeyedStream::new(topology.add_edge(new, timed, edge), key_of)
+        let timed = topology.is_timed(port);
+        KeyedStream::new(topology.add_keyed(port, keyed_loops::<T, C, K, F>(chain, key, timed)), key_of)
     }
 
     /// This stream and another one as one stream.
