@@ -44,6 +44,21 @@ pub(crate) fn w1_fused(n: u64, workers: usize) -> Figure {
     whole(job, &meter, n)
 }
 
+/// W1 in event time: times are set behind the source, and watermarks made of them.
+pub(crate) fn w1_event_time(n: u64, workers: usize) -> Figure {
+    let meter = Meter::default();
+    let sink = meter.clone();
+    let step = workers as u64;
+    let (job, _directory) = job("w1_event_time", workers, move |t| {
+        let numbers = Generator::new(move |split, offset| rec(offset * step + split)).splits(step).count(n / step);
+        let bound = Watermarks::bounded(Duration::from_secs(1));
+        let timed = t.source("numbers", numbers).event_time(|r| Timestamp::from_millis(r.id as i64), bound);
+        timed.map(w1_map).filter(|r| r.v & 1 == 0).sink("meter", sink.clone());
+        Ok(())
+    });
+    whole(job, &meter, n)
+}
+
 /// W1 with a boundary between the source, on the second worker, and the rest, on the first.
 pub(crate) fn w1_boundary(n: u64) -> Figure {
     let meter = Meter::default();

@@ -51,8 +51,9 @@ const KEYS: u64 = 1_000_000;
 type Workload = fn(Effort) -> Vec<Row>;
 
 /// In the order of the table.
-const WORKLOADS: [(&str, Workload); 11] = [
+const WORKLOADS: [(&str, Workload); 12] = [
     ("w1_fused", w1_fused),
+    ("w1_event_time", w1_event_time),
     ("w1_boundary", w1_boundary),
     ("w2_memory", w2_memory),
     ("w2_scattered", w2_scattered),
@@ -109,6 +110,12 @@ fn w1_fused(effort: Effort) -> Vec<Row> {
         &limit,
         "one worker; one virtual call per operator and batch",
     )]
+}
+
+fn w1_event_time(effort: Effort) -> Vec<Row> {
+    let n = 100_000_000 / effort.less;
+    let [job, untimed] = interleaved(effort.rounds, [&mut || jobs::w1_event_time(n, 1), &mut || jobs::w1_fused(n, 1)]);
+    vec![against("w1_event_time", Bar::AtLeast(0.75, 0.85), &job, &untimed, "one worker; the job without event time")]
 }
 
 fn w1_boundary(effort: Effort) -> Vec<Row> {

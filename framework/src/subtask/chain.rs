@@ -93,23 +93,39 @@ struct Tail<'a, T, const TIMED: bool> {
     error: Option<BoxError>,
 }
 
+impl<T, const TIMED: bool> Tail<'_, T, TIMED> {
+    /// Puts down the time of the next value. The column has been made as long as the batch that comes in, so that
+    /// hardly ever anything is pushed, and is cut to the number of values afterwards.
+    #[inline(always)]
+    fn put_time(&mut self, time: Timestamp) {
+        let next = self.out.values.len();
+        match self.out.times.get_mut(next) {
+            Some(place) => *place = time,
+            None => self.out.times.push(time),
+        }
+    }
+}
+
 impl<T, const TIMED: bool> Collect<T> for Tail<'_, T, TIMED> {
     #[inline(always)]
     fn emit(&mut self, r: Record<T>) {
-        self.out.values.push(r.value);
         if TIMED {
-            self.out.times.push(r.time);
+            self.put_time(r.time);
         }
+        self.out.values.push(r.value);
     }
     #[inline(always)]
     fn emit_if(&mut self, keep: bool, r: Record<T>) {
-        if TIMED || std::mem::needs_drop::<T>() || size_of::<T>() > SMALL {
+        if std::mem::needs_drop::<T>() || size_of::<T>() > SMALL {
             if keep {
                 self.emit(r);
             }
             return;
         }
         // put down in any case, and left out of the length: no branch
+        if TIMED {
+            self.put_time(r.time);
+        }
         let len = self.out.values.len();
         self.out.values.push(r.value);
         self.out.values.truncate(len + usize::from(keep));
@@ -138,7 +154,9 @@ impl<I, T> ChainStage<I, T> {
 impl<I, T> Stage<I> for ChainStage<I, T> {
     fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error> {
         self.out.values.reserve(batch.len());
+        self.out.times.resize(batch.times.len(), Timestamp::MIN);
         call(&mut self.run, batch, &mut self.out, &self.place)?;
+        self.out.times.truncate(self.out.values.len());
         self.next.on_batch(&mut self.out)
     }
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! [`KeyedStream`]: records with equal keys meet in one subtask. Operators on it are in the crate of operators, all
 //! made of [`KeyedStream::process`].
 
-use super::graph::{Kind, Link, Port, TimeNeed};
+use super::graph::{Kind, Link, Port};
 use super::node::ProcessOf;
 use super::stream::{NewNode, Stream, Topology};
 use crate::operator::Process;
@@ -9,7 +9,6 @@ use crate::state::State;
 use crate::subtask::KeyOf;
 use crate::{Key, Name};
 use std::fmt;
-use std::panic::Location;
 use std::sync::Arc;
 
 /// A stream whose records with equal keys meet in one place, in the order in which they arrive.
@@ -48,10 +47,7 @@ impl<K: Key, T: Send + 'static> KeyedStream<K, T> {
         let keyed = if P::State::HAS_EVENT_TIMERS { self.require_event_time(&name) } else { self };
         let Self { stream, key_of } = keyed;
         let (topology, port) = stream.into_parts();
-        let (name, timed) = (name.into_name(), topology.is_timed(port));
-        if P::State::HAS_EVENT_TIMERS {
-            topology.needs_time(TimeNeed { operator: name.clone(), site: Location::caller(), input: port });
-        }
+        let timed = topology.is_timed(port);
         let kind = Kind::Process(Arc::new(ProcessOf { process: Arc::new(process), key_of, timed }));
         let new = NewNode { name: Some(name), what: "process", kind, inputs: vec![port], link: Link::Hash };
         topology.add(new, timed)
