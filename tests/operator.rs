@@ -150,6 +150,49 @@ fn what_was_under_way_is_answered_by_the_next_life() {
     }
 }
 
+/// Says of each number whether it is late.
+struct Lateness;
+impl Process for Lateness {
+    type Key = u64;
+    type In = u64;
+    type Out = (u64, bool);
+    type State = ();
+    fn on_record(&self, n: u64, (): &mut (), cx: &mut Context<'_, u64, (u64, bool)>) -> Result<(), BoxError> {
+        cx.emit((n, cx.time() <= cx.watermark()));
+        Ok(())
+    }
+}
+
+/// What was under way when a job died is not late in the next life, though the sources had gone on long before: behind
+/// the operator time begins where it let it stand.
+#[test]
+fn what_was_under_way_is_not_late_in_the_next_life() {
+    let scratch = Scratch::new();
+    let run = |count: u64, service: watch::Receiver<Service>, sink: Collected<(u64, bool)>| {
+        let topology = move |t: &Topology| {
+            let numbers = t.source("numbers", Generator::new(|_, n| n).count(count));
+            let numbers = numbers.event_time(|n| Timestamp::from_secs(*n as i64), Watermarks::monotonous());
+            let answers = numbers.operator("asks", asks(1000, service.clone(), Arc::default()));
+            answers.key_by_value(|n| n % 7).process("lateness", Lateness).sink("out", sink.clone());
+            Ok(())
+        };
+        job(&scratch, topology).parallelism(2).checkpoint_interval(Duration::from_millis(5)).run()
+    };
+    let (sink, seen) = Collected::new();
+    std::thread::scope(|scope| {
+        let (open, service) = watch::channel(Service::Waits);
+        let running = scope.spawn(|| run(u64::MAX, service, sink.clone()));
+        until("some checkpoints", || finished(&scratch) >= 4);
+        open.send(Service::Fails).unwrap();
+        assert!(running.join().unwrap().is_err());
+    });
+    let (_open, service) = watch::channel(Service::Answers);
+    run(1, service, sink).unwrap();
+    let answers = seen.take();
+    assert!(answers.len() >= 1000, "{}", answers.len());
+    assert_eq!(answers.iter().find(|(_, late)| *late), None);
+}
+
 /// Keeps what it reads, and shows what it found when it started.
 struct Keeps {
     found: Option<Arc<Mutex<Vec<Vec<u64>>>>>,

@@ -250,7 +250,12 @@ fn watermark(plan: &Plan, splits: &Splits, node: usize) -> Timestamp {
     let nodes = &plan.graph.nodes;
     if !matches!(nodes[node].kind, Kind::EventTime(_)) {
         let marked = nodes[node].inputs.iter().filter(|input| nodes[input.node].marked);
-        return marked.map(|input| watermark(plan, splits, input.node)).min().unwrap_or(Timestamp::MIN);
+        // an operator with items says itself how far they let time go on
+        let of = |node: usize| match nodes[node].kind {
+            Kind::Operator(_) => Timestamp::MIN,
+            _ => watermark(plan, splits, node),
+        };
+        return marked.map(|input| of(input.node)).min().unwrap_or(Timestamp::MIN);
     }
     let number = plan.graph.event_time_number(node);
     let assigned = plan.graph.sources_of(node).into_iter().filter_map(|source| splits.get(&source)).flatten().flatten();

@@ -299,6 +299,7 @@ impl<I, T> Stage<I> for KeyedWriter<I, T> {
         self.to.targets.watermark(None);
         Ok(())
     }
+    fn on_announced(&mut self, _: Epoch) {}
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.to.targets.mark(|| Message::Barrier(epoch));
         Ok(())
@@ -378,6 +379,7 @@ impl<T> Stage<T> for BatchWriter<T> {
         self.targets.watermark(None);
         Ok(())
     }
+    fn on_announced(&mut self, _: Epoch) {}
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.targets.mark(|| Message::Barrier(epoch));
         Ok(())

@@ -234,6 +234,7 @@ impl<T: Send + 'static, S: Sink<T>> Stage<T> for SinkStage<T, S> {
     fn on_idle(&mut self) -> Result<(), Error> {
         Ok(())
     }
+    fn on_announced(&mut self, _: Epoch) {}
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.queue.push_back(Op::Prepare(epoch));
         self.undecided = Some(epoch);

@@ -219,6 +219,9 @@ impl<T> Stage<T> for EventTimeStage<T> {
     fn on_idle(&mut self) -> Result<(), Error> {
         Ok(())
     }
+    fn on_announced(&mut self, epoch: Epoch) {
+        self.next.on_announced(epoch);
+    }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.next.on_barrier(epoch)
     }

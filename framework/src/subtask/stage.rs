@@ -16,7 +16,7 @@ pub(crate) trait Stage<I> {
     fn on_idle(&mut self) -> Result<(), Error>;
     /// The barrier of this epoch is on its way, or has passed already. What keeps records back because it has as many
     /// as it wants takes those before the barrier all the same, so that the barrier does not wait behind them.
-    fn on_announced(&mut self, _: Epoch) {}
+    fn on_announced(&mut self, epoch: Epoch);
     /// The epoch is over. Passes the barrier on first, then freezes what this stage keeps.
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error>;
     /// No record follows; barriers still do.
@@ -150,6 +150,7 @@ impl<T> Stage<T> for Discard {
     fn on_idle(&mut self) -> Result<(), Error> {
         Ok(())
     }
+    fn on_announced(&mut self, _: Epoch) {}
     fn on_barrier(&mut self, _: Epoch) -> Result<(), Error> {
         Ok(())
     }

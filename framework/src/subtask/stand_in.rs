@@ -82,6 +82,7 @@ impl<T: Send + 'static> Stage<T> for Keep {
     fn on_idle(&mut self) -> Result<(), Error> {
         Ok(())
     }
+    fn on_announced(&mut self, _: Epoch) {}
     fn on_barrier(&mut self, _: Epoch) -> Result<(), Error> {
         Ok(())
     }

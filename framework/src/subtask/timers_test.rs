@@ -142,6 +142,7 @@ impl Stage<Fired> for Log {
         self.0.borrow_mut().push(Out::Idle);
         Ok(())
     }
+    fn on_announced(&mut self, _: Epoch) {}
     fn on_barrier(&mut self, _: Epoch) -> Result<(), Error> {
         Ok(())
     }

@@ -192,6 +192,9 @@ impl Stage<Event> for ProbeStage {
         self.log.add(self.place, &self.context, [Seen::Idle]);
         self.next.on_idle()
     }
+    fn on_announced(&mut self, epoch: Epoch) {
+        self.next.on_announced(epoch);
+    }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.log.add(self.place, &self.context, [Seen::Barrier(epoch)]);
         self.next.on_barrier(epoch)

@@ -55,6 +55,7 @@ impl Stage<u64> for Next {
     fn on_idle(&mut self) -> Result<(), Error> {
         self.put(Idle)
     }
+    fn on_announced(&mut self, _: Epoch) {}
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.put(Barrier(epoch))
     }
