@@ -12,9 +12,9 @@ use super::delta::damaged;
 use crate::{Error, ErrorKind};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, Env,
-    InfoLogger, IngestExternalFileOptions, LogLevel, Options, ReadOptions, WriteBatch, WriteBufferManager,
-    WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBRawIterator, Env, InfoLogger, IngestExternalFileOptions, LogLevel, Options, ReadOptions, WriteBatch,
+    WriteBufferManager, WriteOptions,
 };
 use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
@@ -79,7 +79,11 @@ fn blocks(cache: &Cache) -> BlockBasedOptions {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_bloom_filter(10.0, false);
-    // Indexes and filters grow with the state, so they must be inside the budget.
+    // Indexes and filters grow with the state, so they must be inside the budget; in pieces, or a small cache would
+    // read those of a whole file again for nearly every key.
+    blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    blocks.set_partition_filters(true);
+    blocks.set_pin_top_level_index_and_filter(true);
     blocks.set_cache_index_and_filter_blocks(true);
     blocks.set_cache_index_and_filter_blocks_with_high_priority(true);
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
