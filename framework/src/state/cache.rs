@@ -3,7 +3,7 @@
 //! written is said by the table's [`Form`].
 //!
 //! A row that is evicted is dropped if `base` has it; otherwise it goes to the spill, and into the delta of its epoch
-//! if that still runs. Rows of earlier epochs are evicted first: the stamp of the epoch is the reference bit.
+//! if that still runs. Which rows those are, because they were hardly used, is found out in `table.rs`.
 
 use super::handle::Table;
 use super::storage::{Storage, TableSpec};
@@ -237,6 +237,13 @@ impl<F: Form> Cache<F> {
         self.rows.row(place).map(|(_, row)| row)
     }
 
+    /// The row at a place, which counts as used.
+    #[inline(always)]
+    pub(crate) fn look_at(&mut self, place: Place) -> Option<&F::Row> {
+        self.rows.used(place);
+        self.row(place)
+    }
+
     /// The row at a place, to change what of it is not saved.
     #[inline(always)]
     pub(crate) fn row_mut(&mut self, place: Place) -> Option<&mut F::Row> {
@@ -290,8 +297,7 @@ impl<F: Form> Cache<F> {
         }
     }
 
-    /// Makes room in the table. Rows of earlier epochs go first; within one call the work is bounded unless the table
-    /// is far over its bound.
+    /// Makes room in the table; within one call the work is bounded unless the table is far over its bound.
     #[cold]
     #[inline(never)]
     fn evict(&mut self) -> Result<(), Error> {
@@ -299,24 +305,18 @@ impl<F: Form> Cache<F> {
         self.disk.storage.check()?;
         self.complete = !F::IS_KEPT;
         let Self { rows, form, disk, bound, .. } = self;
-        let (target, hard, running) = (*bound - *bound / 8, *bound + *bound / 8, rows.stamp());
+        let (target, hard) = (*bound - *bound / 8, *bound + *bound / 8);
         let before = rows.len();
-        let circle = rows.slots();
         // of a small table not all at once
-        let step = SLOTS.min(circle.div_ceil(8));
-        let mut swept = 0;
-        while rows.len() > target && (swept < 16 * SLOTS || rows.len() > hard) {
-            // after a full circle over cold rows the hot ones have to go
-            let any = swept >= circle;
-            rows.sweep(step, |group, stamp, key, row| {
-                let cold = any || stamp != running;
-                if cold {
-                    disk.evict(form, group, stamp, key, row)?;
-                    form.removed(key);
-                }
-                Ok::<_, Error>(cold)
+        let step = SLOTS.min(rows.slots().div_ceil(8));
+        let mut walked = 0;
+        while rows.len() > target && (walked < 16 * SLOTS || rows.len() > hard) {
+            rows.evict(step, |group, stamp, key, row| {
+                disk.evict(form, group, stamp, key, row)?;
+                form.removed(key);
+                Ok::<_, Error>(())
             })?;
-            swept += step;
+            walked += step;
         }
         self.evicting = rows.len() > target;
         let storage = &self.disk.storage;
@@ -381,7 +381,7 @@ impl<F: Form> Table for Cache<F> {
             return false;
         }
         let swept = disk.storage.attempt(|backend| {
-            rows.sweep(SLOTS.min(*sweeping), |_, stamp, key, row| {
+            rows.sweep(SLOTS.min(*sweeping), |stamp, key, row| {
                 let forgotten = !F::IS_KEPT || stamp == 0 || backend.may_forget(Epoch::from(stamp) - 1);
                 let goes = forgotten && F::is_empty(row);
                 if goes {

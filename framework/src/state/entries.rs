@@ -219,7 +219,7 @@ impl<V: Data> EntryTable<V> {
     #[inline]
     pub(crate) fn get(&mut self) -> Option<&V> {
         let place = self.find()?;
-        self.cache.row(place)?.as_ref()
+        self.cache.look_at(place)?.as_ref()
     }
 
     /// The value, to be changed; the entry counts as changed if there is one.

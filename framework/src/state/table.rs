@@ -4,8 +4,11 @@
 //! One open-addressing table per key group, key and state in the slot itself, so that a record touches one cache line.
 //! Groups grow one at a time, or a large table would stop the subtask for seconds. A slot holds the upper half of the
 //! key's hash as a tag (growing reads no key) and the stamp of the epoch that last changed the row, which is all there
-//! is to be done per record: dirty means that the stamp is the running epoch's, and the stamp is the reference bit of
-//! eviction, too.
+//! is to be done per record: dirty means that the stamp is the running epoch's.
+//!
+//! Once a table has been over its bound, a byte per slot counts how often a row was used since the hand of eviction last
+//! came by, up to three (GCLOCK). A row that was used once is not worth its place, or the many that come once would
+//! drive out the few that come again and again.
 //!
 //! A freeze advances the epoch and swaps two bitmaps per group, nothing that depends on the state. The rows of the
 //! frozen epoch are then copied out piece by piece; a row that is touched before its turn is given out first. Nothing
@@ -19,6 +22,8 @@ use std::ops::Range;
 const BLOCK: usize = 32;
 /// Slots of an empty group.
 const SMALLEST: usize = 64;
+/// Uses are counted up to this.
+const USES: u8 = 3;
 
 /// The epoch that last changed a row, plus one; 0 for rows as `base` has them.
 pub(crate) type Stamp = u32;
@@ -52,6 +57,8 @@ struct Group<K, S> {
     dirty: Vec<u64>,
     /// Blocks that may hold rows of the epoch that is being copied.
     frozen: Vec<u64>,
+    /// By slot, how often its row was used lately; none while nothing has ever been evicted.
+    uses: Vec<u8>,
 }
 
 /// Group and slot of a row; valid until a row is inserted or removed, with this table only.
@@ -74,6 +81,8 @@ pub(crate) struct RowTable<K, S> {
     cursor: (usize, usize),
     /// Where eviction goes on.
     hand: (usize, usize),
+    /// Where [`sweep`](RowTable::sweep) goes on.
+    broom: (usize, usize),
 }
 
 fn empty<K, S>(n: usize) -> Vec<Slot<K, S>> {
@@ -109,9 +118,11 @@ impl<K: Eq, S> RowTable<K, S> {
             limit: SMALLEST / 2 + SMALLEST * i / (4 * n),
             dirty: vec![0],
             frozen: vec![0],
+            uses: Vec::new(),
         };
         let groups = (0..n).map(group).collect();
-        Self { groups, first, key_groups, stamp, rows: 0, copying: false, whole: false, cursor: (0, 0), hand: (0, 0) }
+        let (rows, copying, whole, cursor, hand, broom) = Default::default();
+        Self { groups, first, key_groups, stamp, rows, copying, whole, cursor, hand, broom }
     }
 
     /// How many rows.
@@ -125,6 +136,7 @@ impl<K: Eq, S> RowTable<K, S> {
     }
 
     /// The running epoch's stamp.
+    #[cfg(test)]
     pub(crate) fn stamp(&self) -> Stamp {
         self.stamp
     }
@@ -234,6 +246,14 @@ impl<K: Eq, S> RowTable<K, S> {
         self.groups[place.0 as usize].slots[place.1 as usize].row.as_mut().map(|(_, s)| s)
     }
 
+    /// Counts that the row at a place was used. [`touch`](Self::touch) does, too.
+    #[inline(always)]
+    pub(crate) fn used(&mut self, place: Place) {
+        if let Some(uses) = self.groups[place.0 as usize].uses.get_mut(place.1 as usize) {
+            *uses = (*uses + 1).min(USES);
+        }
+    }
+
     /// Puts a row that was loaded from storage, unless there is one already.
     pub(crate) fn load(&mut self, hash: u64, stamp: Stamp, key: K, row: S) {
         let (at, tag) = (self.group(hash), tag_of(hash));
@@ -249,6 +269,7 @@ impl<K: Eq, S> RowTable<K, S> {
     /// change while its frozen value has not been copied yet.
     #[inline(always)]
     pub(crate) fn touch(&mut self, place: Place, save: impl FnOnce(u32, &K, &S)) -> (&K, &mut S) {
+        self.used(place);
         let (at, i) = (place.0 as usize, place.1 as usize);
         let stamp = self.stamp;
         let g = &mut self.groups[at];
@@ -287,6 +308,9 @@ impl<K: Eq, S> RowTable<K, S> {
         g.len += 1;
         self.rows += 1;
         g.slots[i] = Slot { tag, stamp, row: Some(row) };
+        if let Some(uses) = g.uses.get_mut(i) {
+            *uses = 0;
+        }
         i
     }
 
@@ -296,16 +320,20 @@ impl<K: Eq, S> RowTable<K, S> {
         let g = &mut self.groups[at];
         let n = g.slots.len() * 2;
         let mut slots = empty(n);
-        for slot in g.slots.drain(..) {
+        let mut uses = vec![0; if g.uses.is_empty() { 0 } else { n }];
+        for (from, slot) in g.slots.drain(..).enumerate() {
             if slot.tag != 0 {
                 let mut i = Slot::<K, S>::home(slot.tag, n);
                 while slots[i].tag != 0 {
                     i = (i + 1) & (n - 1);
                 }
                 slots[i] = slot;
+                if let Some(of) = uses.get_mut(i) {
+                    *of = g.uses[from];
+                }
             }
         }
-        g.slots = slots;
+        (g.slots, g.uses) = (slots, uses);
         g.limit *= 2;
         let words = n.div_ceil(BLOCK * 64);
         g.dirty = vec![u64::MAX; words];
@@ -373,30 +401,69 @@ impl<K: Eq, S> RowTable<K, S> {
     }
 
     /// Looks at up to `budget` slots from where the last call ended, and removes the rows for which `remove` says so;
-    /// it is given key group, stamp, key and state. Not while a copy is under way. Gives how many were removed, and the
-    /// first error of `remove`, which ends the sweep.
+    /// it is given stamp, key and state. Not while a copy is under way. Gives how many were removed, and the first
+    /// error of `remove`, which ends the sweep.
     pub(crate) fn sweep<E>(
         &mut self,
         budget: usize,
-        mut remove: impl FnMut(u32, Stamp, &K, &S) -> Result<bool, E>,
+        mut remove: impl FnMut(Stamp, &K, &S) -> Result<bool, E>,
+    ) -> Result<usize, E> {
+        let mut broom = self.broom;
+        let removed = self.walk(&mut broom, budget, |_, slot, _| match &slot.row {
+            Some((k, s)) => remove(slot.stamp, k, s),
+            None => Ok(false),
+        });
+        self.broom = broom;
+        removed
+    }
+
+    /// Goes round by up to `budget` slots from where the last call ended, and removes the rows that were hardly used
+    /// since it last came by; `leave` is given key group, stamp, key and state of each before that. As for the rest like
+    /// [`sweep`](Self::sweep).
+    pub(crate) fn evict<E>(
+        &mut self,
+        budget: usize,
+        mut leave: impl FnMut(u32, Stamp, &K, &S) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        for g in self.groups.iter_mut().filter(|g| g.uses.is_empty()) {
+            g.uses = vec![0; g.slots.len()];
+        }
+        let mut hand = self.hand;
+        let removed = self.walk(&mut hand, budget, |group, slot, uses| match &slot.row {
+            Some(_) if *uses > 1 => {
+                *uses = 1;
+                Ok(false)
+            }
+            Some((k, s)) => leave(group, slot.stamp, k, s).map(|()| true),
+            None => Ok(false),
+        });
+        self.hand = hand;
+        removed
+    }
+
+    /// Shows up to `budget` slots with key group and uses, and removes the rows for which `goes` says so.
+    #[inline]
+    fn walk<E>(
+        &mut self,
+        hand: &mut (usize, usize),
+        budget: usize,
+        mut goes: impl FnMut(u32, &Slot<K, S>, &mut u8) -> Result<bool, E>,
     ) -> Result<usize, E> {
         debug_assert!(!self.copying, "closing a gap moves rows past the cursor");
         let mut removed = 0;
         for _ in 0..budget {
-            let (at, i) = self.hand;
+            let (at, i) = *hand;
             let g = &mut self.groups[at];
             let Some(slot) = g.slots.get(i) else {
-                self.hand = ((at + 1) % self.groups.len(), 0);
+                *hand = ((at + 1) % self.groups.len(), 0);
                 continue;
             };
-            if let Some((k, s)) = &slot.row
-                && remove(self.first + at as u32, slot.stamp, k, s)?
-            {
+            if slot.tag != 0 && goes(self.first + at as u32, slot, g.uses.get_mut(i).unwrap_or(&mut 0))? {
                 close_gap(g, i);
                 removed += 1;
                 self.rows -= 1;
             } else {
-                self.hand.1 += 1;
+                hand.1 += 1;
             }
         }
         Ok(removed)
@@ -437,6 +504,9 @@ fn close_gap<K, S>(g: &mut Group<K, S>, mut gap: usize) {
         let home = Slot::<K, S>::home(tag, g.slots.len());
         if (i.wrapping_sub(home) & mask) >= (i.wrapping_sub(gap) & mask) {
             g.slots.swap(gap, i);
+            if !g.uses.is_empty() {
+                g.uses.swap(gap, i);
+            }
             let (to, from) = (gap / BLOCK, i / BLOCK);
             if g.dirty[from / 64] >> (from % 64) & 1 == 1 {
                 mark(&mut g.dirty, to);
@@ -460,7 +530,7 @@ mod tests {
         Add(u16),
         Freeze(bool),
         Copy(u8),
-        Sweep(u8),
+        Evict(u8),
     }
 
     fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -468,14 +538,14 @@ mod tests {
             40 => (0u16..600).prop_map(Op::Add),
             1 => any::<bool>().prop_map(Op::Freeze),
             4 => any::<u8>().prop_map(Op::Copy),
-            2 => any::<u8>().prop_map(Op::Sweep),
+            2 => any::<u8>().prop_map(Op::Evict),
         ];
         prop::collection::vec(op, 0..3000)
     }
 
     proptest! {
         /// A row of 0 is one without content, which a delta may name or not. Any order of changes, freezes, copies and
-        /// sweeps: the copies of an epoch, applied to those before, are the rows as they stood at its freeze.
+        /// evictions: the copies of an epoch, applied to those before, are the rows as they stood at its freeze.
         #[test]
         fn copies_are_the_frozen_rows(ops in ops()) {
             let mut table: RowTable<u16, u64> = RowTable::new(0..4, 4, 1);
@@ -517,11 +587,11 @@ mod tests {
                             table.copy(n as usize * 4, |_, k, v| { disk.insert(*k, *v); });
                         }
                     }
-                    Op::Sweep(n) => {
+                    Op::Evict(n) => {
                         if !table.is_copying() {
-                            let ok: Result<usize, ()> = table.sweep(n as usize, |_, stamp, k, v| {
+                            let ok: Result<usize, ()> = table.evict(n as usize, |_, stamp, k, v| {
                                 evicted.insert(*k, (stamp, *v));
-                                Ok(true)
+                                Ok(())
                             });
                             prop_assert!(ok.is_ok());
                         }
@@ -530,5 +600,29 @@ mod tests {
                 prop_assert_eq!(table.len() + evicted.len(), model.len());
             }
         }
+    }
+
+    /// Of the rows that come again and again none is evicted while there are those that came once.
+    #[test]
+    fn what_comes_once_goes_first() {
+        let mut table: RowTable<u64, u64> = RowTable::new(0..8, 8, 1);
+        let mut gone = Vec::new();
+        for i in 0..100_000u64 {
+            for key in [i % 50, 1000 + i] {
+                let hash = stable_hash(&key);
+                let place = table.locate(hash, |k| *k == key, || (key, 0));
+                *table.touch(place, |_, _, _| {}).1 += 1;
+            }
+            while table.len() > 300 {
+                let evicted: Result<usize, ()> = table.evict(256, |_, _, k, _| {
+                    gone.push(*k);
+                    Ok(())
+                });
+                assert!(evicted.is_ok());
+            }
+        }
+        let often = gone.iter().filter(|key| **key < 50).count();
+        assert!(often <= 50, "{often} of those that come again and again were evicted"); // before uses were counted
+        assert!(gone.len() > 99_000);
     }
 }
