@@ -8,6 +8,10 @@
 //! table is the rows of an operator, or the entries of one of its collections, whose keys are those of row and entry
 //! one after the other. A value is the bytes of a row, opaque here, and no bytes at all say that the row is gone.
 //!
+//! The table [`FLOORS`] says where others begin. Its keys are `[FLOORS][key group][table]`; a row is a length of one
+//! byte, so many bytes, and more that is opaque. All keys of that table and group that are less than these bytes are
+//! gone: nobody will ask for them again, and where rows come together to stay they are removed.
+//!
 //! What an operator does with it, epoch by epoch:
 //!
 //! 1. `get_many` for the rows of a batch that the table does not hold, unless `is_empty`; `scan` for a range of keys.
@@ -32,6 +36,19 @@ pub(crate) use super::diskless::{Backend, StateEnv};
 /// The directory of checkpoints below the data directory. Paths of manifests are relative to it.
 #[cfg(feature = "rocksdb")]
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
+
+/// The table of floors; no other has this number.
+pub(crate) const FLOORS: u16 = u16::MAX;
+
+/// The keys that a row of [`FLOORS`] says are gone, if it is one: the first, and the first that is not.
+#[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "nothing is kept"))]
+pub(crate) fn gone_by<'a>(key: &[u8], row: &'a [u8]) -> Option<([u8; 4], &'a [u8])> {
+    let [f0, f1] = FLOORS.to_be_bytes();
+    let &[k0, k1, g0, g1, t0, t1] = key else { return None };
+    let (length, rest) = row.split_first()?;
+    let (from, to) = ([t0, t1, g0, g1], rest.get(..usize::from(*length))?);
+    ([k0, k1] == [f0, f1] && from[..] < *to).then_some((from, to))
+}
 
 /// Is told, in the order of epochs, what the snapshot of an epoch is, or why there is none. Called from the thread that
 /// writes deltas, or from within `finish`; must return soon and must not panic.

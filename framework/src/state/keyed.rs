@@ -85,13 +85,16 @@ impl<K: Key, S: State> Keyed<K, S> {
     pub(crate) fn new(context: StateContext, running: Epoch, key_groups: u32) -> Self {
         let StateContext { backend, layout, table, groups, cache_bytes, cache_rows } = context;
         let storage = Storage::new(backend, running);
-        let cache_bytes = cache_bytes / (1 + layout.tables());
+        // rows that hold nothing themselves need little
+        let shares = if S::HAS_CELLS { 1 + layout.tables() } else { layout.tables().max(1) };
+        let cache_bytes = cache_bytes / shares;
         let (id, version) = (0, 0);
         let spec =
             TableSpec { storage: storage.clone(), table, id, version, groups, key_groups, cache_bytes, cache_rows };
         let mut desk = S::open();
         desk.visit_mut(&mut Furnish { layout: &layout, spec: &spec });
         let timers = Timers::new::<S>(&spec, |field| layout.table(field).map(|(_, _, table)| table));
+        let spec = TableSpec { cache_bytes: if S::HAS_CELLS { cache_bytes } else { cache_bytes / 16 }, ..spec };
         let rows = Cache::new(Rows { layout, of: PhantomData }, &spec);
         let (here, missing) = Default::default();
         let mut state = Self { rows, desk, here, storage, missing, timers, copying: None };
@@ -168,18 +171,17 @@ impl<K: Key, S: State> Keyed<K, S> {
     /// back-pressure on checkpoints.
     pub(crate) fn freeze(&mut self, epoch: Epoch) -> Result<(), Error> {
         while self.copy()? {}
-        let (mut complete, mut bytes) = (true, 0);
+        let (mut complete, mut bytes) = (self.timers.is_complete(), self.timers.bytes());
         self.each(|table| {
             complete &= table.is_complete();
             bytes += table.size().1;
         });
-        // what is due is written when it is set, and not copied
-        let whole = complete && !S::HAS_TIMERS && self.storage.with(|backend| backend.wants_whole(bytes));
+        let whole = complete && self.storage.with(|backend| backend.wants_whole(bytes));
         self.storage.frozen.set(epoch);
         self.storage.running.set(epoch + 1);
         self.each(|table| table.freeze(whole));
         self.copying = Some(whole);
-        Ok(())
+        self.timers.freeze(whole)
     }
 
     /// Copies a piece of what is frozen; true if there is more. With the last piece the delta is complete.
@@ -187,6 +189,7 @@ impl<K: Key, S: State> Keyed<K, S> {
         let Some(whole) = self.copying else { return Ok(false) };
         let mut more = false;
         self.each(|table| more = more || table.copy());
+        more = more || self.timers.copy()?;
         self.storage.check()?;
         if !more {
             self.copying = None;

@@ -4,6 +4,7 @@
 //! A row is the concatenation of its fields that hold something, each in its envelope; no bytes at all say that the row
 //! is gone. Field ids come from the manifest, so fields may change places, and new ones be added, without a migration.
 
+use super::backend::FLOORS;
 use super::handle::{Field, Handle, Kind, State, Visitor, VisitorMut};
 use super::snapshot::{OperatorStates, ShapeRef, StateSpec};
 use crate::codec::{self, CodecError};
@@ -53,9 +54,9 @@ impl Layout {
         old: Option<&OperatorStates>,
     ) -> Result<OperatorStates, Error> {
         let mut take = || {
-            let table = u16::try_from(*next);
+            let table = u16::try_from(*next).ok().filter(|table| *table != FLOORS);
             *next += 1;
-            table.map_err(|_| Error::refused("the job has more than 65,536 tables of state: divide it"))
+            table.ok_or_else(|| Error::refused("the job has more than 65,535 tables of state: divide it"))
         };
         let table = old.map_or_else(&mut take, |old| Ok(old.table))?;
         let known = old.map_or(&[][..], |o| &o.states[..]);

@@ -4,6 +4,7 @@
 //!
 //! Cost, one core, short keys and rows: 0.3 to 0.4 s per 1 M entries, of which RocksDB's file writer takes most.
 
+use super::backend::gone_by;
 use super::rocks::{Rocks, Tuning, failed};
 use super::sorted::Sorted;
 use crate::Error;
@@ -90,6 +91,11 @@ impl<'a> Run<'a> {
             let delete = row.is_empty() && gone == Gone::Delete;
             let done = if delete { writer.delete(key) } else { writer.put(key, row) };
             done.map_err(|e| failed(e, "write", path))?;
+            if gone == Gone::Delete
+                && let Some((from, to)) = gone_by(key, row)
+            {
+                writer.delete_range(&from[..], to).map_err(|e| failed(e, "write", path))?;
+            }
         }
         self.bytes += key.len() + row.len();
         Ok(())

@@ -153,6 +153,10 @@ impl<P: Process> ProcessStage<P> {
     /// Gives how many entries were looked at.
     fn round(&mut self, clock: Clock, now: Timestamp) -> Result<usize, Error> {
         let round = self.state.timers.plan(clock, now, ROUND)?;
+        let rows = &self.state.rows;
+        for (group, key) in &round.keys {
+            rows.prefetch(rows.form.read_key(*group, key.get())?.0);
+        }
         if !self.state.rows.is_complete() {
             self.fetch_due(&round)?;
         }

@@ -1,8 +1,9 @@
 //! The index against a plain set, over a model of storage: what was folded, deltas, what was spilled.
 
 use super::*;
+use crate::state::backend::gone_by;
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const TABLE: u16 = 7;
 const GROUPS: Range<u32> = 3..6;
@@ -14,21 +15,24 @@ type Key = Vec<u8>;
 #[derive(Clone, Default)]
 struct Model {
     running: Epoch,
+    /// The last epoch whose delta is complete.
+    finished: Epoch,
     folded: Epoch,
-    base: BTreeSet<Key>,
+    base: BTreeMap<Key, Key>,
     /// After `folded`.
-    deltas: Vec<(Epoch, Key, bool)>,
+    deltas: Vec<(Epoch, Key, Key)>,
     spill: BTreeMap<Key, (Epoch, bool)>,
     scanned: usize,
 }
 
 impl IndexStorage for Model {
-    fn put(&mut self, key: &[u8], there: bool) -> Result<(), Error> {
-        self.deltas.push((self.running, key.into(), there));
+    fn put(&mut self, epoch: Epoch, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        assert!(epoch > self.finished && epoch <= self.running, "the delta of {epoch} is not open");
+        self.deltas.push((epoch, key.into(), value.into()));
         Ok(())
     }
-    fn spill(&mut self, epoch: Epoch, key: &[u8], there: bool) -> Result<(), Error> {
-        self.spill.insert(key.into(), (epoch, there));
+    fn spill(&mut self, epoch: Epoch, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.spill.insert(key.into(), (epoch, !value.is_empty()));
         Ok(())
     }
     fn may_drop(&mut self, epoch: Epoch) -> bool {
@@ -39,11 +43,11 @@ impl IndexStorage for Model {
         range: Range<&[u8]>,
         each: &mut dyn FnMut(Epoch, &[u8]) -> Result<bool, Error>,
     ) -> Result<(), Error> {
-        let keys: BTreeSet<&Key> = self.base.iter().chain(self.spill.keys()).collect();
+        let keys: BTreeSet<&Key> = self.base.keys().chain(self.spill.keys()).collect();
         for key in keys.into_iter().filter(|key| range.contains(&&key[..])) {
             let (epoch, there) = match self.spill.get(key) {
                 Some((epoch, there)) if *epoch > self.folded => (*epoch, *there),
-                _ => (0, self.base.contains(key)),
+                _ => (0, self.base.contains_key(key)),
             };
             self.scanned += usize::from(there);
             if there && !each(epoch, key)? {
@@ -60,29 +64,47 @@ impl IndexStorage for Model {
 impl Model {
     /// Brings all finished epochs into the base.
     fn fold(&mut self) {
-        self.folded = self.running - 1;
-        for (_, key, there) in self.deltas.extract_if(.., |(epoch, ..)| *epoch <= self.folded) {
-            if there {
-                self.base.insert(key)
+        self.folded = self.finished;
+        let mut deltas: Vec<_> = self.deltas.extract_if(.., |(epoch, ..)| *epoch <= self.folded).collect();
+        deltas.sort_by_key(|(epoch, ..)| *epoch);
+        for (_, key, value) in deltas {
+            if let Some((from, to)) = gone_by(&key, &value) {
+                self.base.retain(|key, _| key[..] < from[..] || key[..] >= *to);
+            }
+            if value.is_empty() {
+                self.base.remove(&key);
             } else {
-                self.base.remove(&key)
-            };
+                self.base.insert(key, value);
+            }
         }
     }
-    /// The process dies and comes back: the running epoch is lost, and what was spilled.
+    /// The process dies and comes back: what is not finished is lost, and what was spilled.
     fn restart(&mut self) {
-        self.deltas.retain(|(epoch, ..)| *epoch < self.running);
-        self.spill = self.deltas.iter().map(|(epoch, key, there)| (key.clone(), (*epoch, *there))).collect();
+        self.deltas.retain(|(epoch, ..)| *epoch <= self.finished);
+        self.deltas.sort_by_key(|(epoch, ..)| *epoch);
+        self.running = self.finished + 1;
+        self.spill = self.deltas.iter().map(|(epoch, key, row)| (key.clone(), (*epoch, !row.is_empty()))).collect();
+    }
+    /// The row of a floor.
+    fn floor(&self, group: u32) -> Option<&Key> {
+        let mut key = Vec::new();
+        floor_key(TABLE, group, &mut key);
+        let newest = self.deltas.iter().rev().find(|(_, of, _)| *of == key).map(|(.., row)| row);
+        newest.or_else(|| self.base.get(&key))
     }
 }
 
 #[derive(Debug, Clone)]
 enum Op {
     Insert(u32, i64, u8),
+    /// And what is due waits, as timers do that are set when the end has come.
+    Leave(u32, i64, u8),
     Cancel(u32, i64, u8),
     /// Up to so much later, and what is added once the first entry was taken.
     Fire(i64, Option<(i64, u8)>),
-    Barrier,
+    /// With all there is, if that may be.
+    Barrier(bool),
+    Copy,
     Fold,
     Restart,
 }
@@ -91,9 +113,11 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let entry = || (GROUPS, -20i64..120, 0u8..4);
     let op = prop_oneof![
         40 => entry().prop_map(|(group, at, key)| Op::Insert(group, at, key)),
+        4 => entry().prop_map(|(group, at, key)| Op::Leave(group, at, key)),
         12 => entry().prop_map(|(group, at, key)| Op::Cancel(group, at, key)),
         4 => (0i64..12, prop::option::of((-20i64..60, 0u8..4))).prop_map(|(by, more)| Op::Fire(by, more)),
-        3 => Just(Op::Barrier),
+        3 => any::<bool>().prop_map(Op::Barrier),
+        3 => Just(Op::Copy),
         2 => Just(Op::Fold),
         1 => Just(Op::Restart),
     ];
@@ -109,20 +133,37 @@ struct Both {
     index: TimerIndex,
     model: Model,
     oracle: BTreeSet<(u32, Due)>,
+    /// As they were at the barrier whose epoch is being copied.
+    frozen: Option<(Epoch, bool, BTreeSet<(u32, Due)>)>,
     at_barrier: BTreeSet<(u32, Due)>,
     now: i64,
 }
 
 impl Both {
     fn new() -> Self {
-        let index = TimerIndex::new(TABLE, GROUPS, false, BOUND);
+        let index = TimerIndex::new(TABLE, GROUPS, false, BOUND, true);
         let model = Model { running: 1, ..Model::default() };
-        Self { index, model, oracle: BTreeSet::new(), at_barrier: BTreeSet::new(), now: -20 }
+        Self { index, model, oracle: BTreeSet::new(), frozen: None, at_barrier: BTreeSet::new(), now: -20 }
     }
 
     fn insert(&mut self, group: u32, due: Due) {
         self.index.insert(group, due.clone(), &mut self.model).unwrap();
         self.oracle.insert((group, due));
+    }
+
+    /// Copies on; true if there is more.
+    fn copy(&mut self) -> bool {
+        if self.index.copy(&mut self.model).unwrap() {
+            return true;
+        }
+        if let Some((epoch, whole, oracle)) = self.frozen.take() {
+            self.model.finished = epoch;
+            self.at_barrier = oracle;
+            if whole {
+                self.model.deltas.retain(|(of, ..)| *of >= epoch);
+            }
+        }
+        false
     }
 
     /// Takes what is due, as a subtask does.
@@ -156,29 +197,42 @@ impl Both {
                     self.fire(None)?;
                 }
             }
+            Op::Leave(group, at, key) => self.insert(group, due(at, key)),
             Op::Cancel(group, at, key) => {
-                self.index.cancel(group, &due(at, key), &mut self.model).unwrap();
+                self.index.cancel(group, due(at, key), &mut self.model).unwrap();
                 self.oracle.remove(&(group, due(at, key)));
             }
             Op::Fire(by, more) => {
                 self.now += by;
                 self.fire(more)?;
             }
-            Op::Barrier => {
+            Op::Barrier(whole) => {
+                while self.copy() {}
+                let (frozen, whole) = (self.model.running, whole && self.index.is_complete() && self.model.folded == 0);
                 self.model.running += 1;
-                self.at_barrier = self.oracle.clone();
+                self.index.freeze(frozen, whole, &mut self.model).unwrap();
+                self.frozen = Some((frozen, whole, self.oracle.clone()));
             }
+            Op::Copy => _ = self.copy(),
             Op::Fold => self.model.fold(),
             Op::Restart => {
+                self.frozen = None;
                 self.model.restart();
                 self.oracle = self.at_barrier.clone();
-                self.index = TimerIndex::new(TABLE, GROUPS, true, BOUND);
+                self.index = TimerIndex::new(TABLE, GROUPS, true, BOUND, true);
+                for group in GROUPS {
+                    if let Some(floor) = self.model.floor(group) {
+                        self.index.restore(group, floor).unwrap();
+                    }
+                }
+                self.index.look_ahead();
                 self.fire(None)?;
             }
         }
         let next = self.oracle.iter().map(|(_, due)| due.at).min();
         prop_assert!(next.is_none() || self.index.next() <= next, "a timer would be overlooked");
-        prop_assert!(self.index.near() <= BOUND, "{} entries in memory", self.index.near());
+        let open: usize = self.index.groups.iter().map(|near| near.heap.open().len()).sum();
+        prop_assert!(self.index.near() - open <= BOUND, "{} entries in memory", self.index.near());
         Ok(())
     }
 }

@@ -67,33 +67,38 @@
 //! # What it costs
 //!
 //! A single timer takes 16 bytes of its key's row. To set it later again and again costs a comparison each time, and
-//! one change of the index per interval; to set it earlier costs an entry of the index, some 0.3 us. A field of many
-//! takes 8 bytes of the row and an entry for each instant. Entries that are near are in memory, about 100 bytes each,
+//! one change of the index per interval; to set it earlier costs an entry of the index, some 0.05 us. A field of many
+//! takes 8 bytes of the row and an entry for each instant. Entries that are near are in memory, about 80 bytes each,
 //! within the share of memory that each state of an operator has; the others are on disk and are read when their time
-//! is near. So there may be far more timers than memory holds, and a restore reads none of them. Rows that are not in
+//! is near. So there may be far more timers than memory holds, and a restore reads none of them. An entry is written
+//! with the checkpoint after it came, unless it is gone by then; that it is gone costs nothing. Rows that are not in
 //! memory are read some hundreds at a time when their timers fire.
 //!
 //! Instants are kept to the millisecond, within 36 million years of 1970; what is beyond fires at the end of the input.
 
 mod cell;
 mod due;
+mod heap;
 mod index;
 
 pub use cell::{Changes, EventTimer, EventTimers, ProcessingTimer, ProcessingTimers, Verdict};
 pub(crate) use due::{Due, KeyBytes};
 
+use super::backend::Keys;
 use super::cache::unkept;
 use super::handle::{Handle, Kind, State, VisitorMut};
 use super::storage::{Storage, TableSpec};
 use crate::key::encode_key;
 use crate::{Epoch, Error, Key, Timestamp};
 use cell::Change;
-use index::{IndexStorage, TimerIndex};
+use index::{IndexStorage, TimerIndex, floor_key};
 use std::ops::Range;
 use std::rc::Rc;
 
-/// About what an entry of an index takes in memory.
-const ENTRY_BYTES: usize = 96;
+/// About what an entry of an index takes in memory, in a list that grows by doubling.
+const ENTRY_BYTES: usize = 80;
+/// About what it takes in storage, beside its key.
+const STORED_BYTES: u64 = 24;
 
 /// By which clock a timer fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,9 +147,70 @@ impl Timers {
         let timers = S::FIELDS.iter().enumerate().filter_map(|(field, of)| Some((field, of.kind, of.kind.clock()?)));
         let fields = timers.filter_map(|(field, kind, clock)| {
             let many = matches!(kind, Kind::EventTimers | Kind::ProcessingTimers);
-            Some(Field { field, clock, many, index: TimerIndex::new(table(field)?, groups.clone(), restored, bound) })
+            let index = TimerIndex::new(table(field)?, groups.clone(), restored, bound, many);
+            Some(Field { field, clock, many, index })
         });
-        Self { fields: fields.collect(), changes: Changes::default(), storage, groups, key: Vec::new() }
+        let (changes, key) = Default::default();
+        let mut timers = Self { fields: fields.collect(), changes, storage, groups, key };
+        if restored {
+            let restored = timers.restore();
+            timers.storage.note(restored);
+        }
+        timers
+    }
+
+    /// Reads where each index stands.
+    fn restore(&mut self) -> Result<(), Error> {
+        let Self { fields, storage, groups, key, .. } = self;
+        for Field { index, .. } in fields {
+            let mut floors = Keys::default();
+            for group in groups.clone() {
+                floor_key(index.table(), group, key);
+                floors.push(|into| {
+                    into.extend_from_slice(key);
+                    Ok(())
+                })?;
+            }
+            storage.attempt(|backend| {
+                backend.get_many(&floors, |at, _, floor| index.restore(groups.start + at as u32, floor))
+            })?;
+            index.look_ahead();
+        }
+        Ok(())
+    }
+
+    /// Every timer there is is in memory.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.fields.iter().all(|f| f.index.is_complete())
+    }
+
+    /// About how many bytes the indexes take on disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.fields.iter().map(|f| f.index.near() as u64 * STORED_BYTES).sum()
+    }
+
+    /// Ends the epoch: what it added, or with `whole` all there is, is to be copied into its delta.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn freeze(&mut self, whole: bool) -> Result<(), Error> {
+        let Self { fields, storage, .. } = self;
+        let frozen = storage.frozen.get();
+        fields.iter_mut().try_for_each(|f| f.index.freeze(frozen, whole, storage))
+    }
+
+    /// Copies a bounded number of entries; true if there are more.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn copy(&mut self) -> Result<bool, Error> {
+        let Self { fields, storage, .. } = self;
+        for Field { index, .. } in fields {
+            if index.copy(storage)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Before user code sees a row.
@@ -177,7 +243,7 @@ impl Timers {
             let due = Due::new(at, bytes);
             match fields.iter_mut().find(|f| f.field == field) {
                 Some(Field { index, .. }) if there => index.insert(group, due, storage)?,
-                Some(Field { index, .. }) => index.cancel(group, &due, storage)?,
+                Some(Field { index, .. }) => index.cancel(group, due, storage)?,
                 None => {}
             }
         }
@@ -236,14 +302,22 @@ impl Timers {
     /// # Errors
     /// When the disk fails.
     pub(crate) fn take(&mut self, clock: Clock, group: u32, now: Timestamp) -> Result<Option<(usize, Due)>, Error> {
-        if self.of(clock).any(|f| f.index.is_used_up(group, now)) {
-            return Ok(None);
-        }
-        let firsts = self.of(clock).filter_map(|f| Some((f.index.due(group, now).next()?.at, f.field)));
-        let Some((_, field)) = firsts.min() else { return Ok(None) };
         let Self { fields, storage, .. } = self;
-        let Some(Field { index, .. }) = fields.iter_mut().find(|f| f.field == field) else { return Ok(None) };
-        Ok(index.take(group, now, storage)?.map(|due| (field, due)))
+        let mut first: Option<(Timestamp, &mut Field)> = None;
+        for field in fields.iter_mut().filter(|f| f.clock == clock) {
+            let next = field.index.first(group, now, storage)?;
+            if next.is_none() && field.index.is_used_up(group, now) {
+                return Ok(None);
+            }
+            // at one instant the fields are in their order
+            if let Some(next) = next
+                && first.as_ref().is_none_or(|(at, _)| next < *at)
+            {
+                first = Some((next, field));
+            }
+        }
+        let Some((_, Field { field, index, .. })) = first else { return Ok(None) };
+        Ok(index.take(group, now, storage)?.map(|due| (*field, due)))
     }
 
     /// Whether rows know nothing of the timers of a field.
@@ -331,17 +405,17 @@ impl VisitorMut for Fire {
 }
 
 impl IndexStorage for Rc<Storage> {
-    fn put(&mut self, key: &[u8], there: bool) -> Result<(), Error> {
+    fn put(&mut self, epoch: Epoch, key: &[u8], value: &[u8]) -> Result<(), Error> {
         self.attempt(|backend| {
             let append = |into: &mut Vec<u8>, bytes: &[u8]| {
                 into.extend_from_slice(bytes);
                 Ok(())
             };
-            backend.put(self.running.get(), |into| append(into, key), |into| append(into, value(there)))
+            backend.put(epoch, |into| append(into, key), |into| append(into, value))
         })
     }
-    fn spill(&mut self, epoch: Epoch, key: &[u8], there: bool) -> Result<(), Error> {
-        self.attempt(|backend| backend.spill(epoch, key, value(there)))
+    fn spill(&mut self, epoch: Epoch, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.attempt(|backend| backend.spill(epoch, key, value))
     }
     fn may_drop(&mut self, epoch: Epoch) -> bool {
         self.with(|backend| backend.may_drop(epoch))
@@ -356,9 +430,4 @@ impl IndexStorage for Rc<Storage> {
     fn running(&self) -> Epoch {
         self.running.get()
     }
-}
-
-/// What stands in storage behind the key of an entry.
-fn value(there: bool) -> &'static [u8] {
-    if there { &[1] } else { &[] }
 }
