@@ -69,7 +69,8 @@ pub trait Process: Send + Sync + 'static {
     /// ```
     #[inline]
     fn prefetch(&self, record: &Self::In, wanted: &mut Wanted<'_, Self::State>) {
-        let _ = (record, wanted);
+        let _ = record;
+        wanted.unused();
     }
 
     /// A timer of the key has fired: which one, the field's `fired()` tells, and when it was set for, `cx.time()`. It

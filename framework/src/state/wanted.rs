@@ -19,6 +19,8 @@ pub struct Wanted<'a, S> {
 #[derive(Default)]
 pub(crate) struct Missing {
     pub(crate) keys: Keys,
+    /// The process function asks for nothing, ever.
+    pub(crate) unused: bool,
     error: Option<Error>,
 }
 
@@ -31,6 +33,11 @@ impl<S> fmt::Debug for Wanted<'_, S> {
 impl<'a, S> Wanted<'a, S> {
     pub(crate) fn new(desk: &'a S, here: &'a Here, missing: &'a mut Missing) -> Self {
         Self { desk, here, missing }
+    }
+
+    /// This process function does not ask.
+    pub(crate) fn unused(&mut self) {
+        self.missing.unused = true;
     }
 
     /// The entry of `key` in the map that `state` points to will be looked at: `wanted.entry(|seen| &seen.shops,

@@ -157,6 +157,9 @@ impl<P: Process> ProcessStage<P> {
             let group = rows.key_group(*hash);
             self.key_of.with(value, |key| here.set(group, key))?;
             self.process.prefetch(value, &mut Wanted::new(desk, here, missing));
+            if missing.unused {
+                return Ok(());
+            }
         }
         let misses = missing.keys.len();
         if misses > 0 {
@@ -233,7 +236,7 @@ impl<P: Process> Stage<P::In> for ProcessStage<P> {
         if !self.state.rows.is_complete() {
             self.fetch(batch).map_err(|e| e.at(self.context.place("operator")))?;
         }
-        if P::State::HAS_TABLES && !self.state.has_all_entries() {
+        if P::State::HAS_TABLES && !self.state.missing.unused && !self.state.has_all_entries() {
             let done = guarded(|| "prefetch".into(), || self.prefetch(batch));
             done.map_err(|e| e.at(self.context.place("operator")))?;
         }
