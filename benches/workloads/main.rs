@@ -226,12 +226,21 @@ fn w2_20m_keys(effort: Effort) -> Vec<Row> {
 }
 
 fn maps(effort: Effort) -> Vec<Row> {
-    let n = 8_000_000 / effort.less;
-    // a round takes a minute, most of it until the state is there
-    let rounds = effort.rounds.div_ceil(3);
-    let [job, limit] = interleaved(rounds, [&mut || maps::of_job(n), &mut || maps::of_rocksdb(n)]);
-    let note = format!("one worker; {} entries, ten times the memory; get and put on bare RocksDB", maps::STATE);
-    vec![against("maps", Bar::AtLeast(2.0, 3.0), &job, &limit, &note)]
+    let row = |name, bar, memory, n: u64, of: &str| {
+        let n = n / effort.less;
+        // a round takes a minute, most of it until the state is there
+        let (mut job, mut limit) = (Vec::new(), Vec::new());
+        for _ in 0..effort.rounds.div_ceil(3) {
+            job.push(maps::of_job(n, memory));
+            limit.push(maps::of_rocksdb(n, memory));
+        }
+        let note = format!("one worker; {} entries, {of}; get and put on bare RocksDB", maps::STATE);
+        against(name, bar, &job, &limit, &note)
+    };
+    vec![
+        row("maps", Bar::AtLeast(2.0, 3.0), maps::Memory::Tenth, 8_000_000, "ten times those in memory"),
+        row("maps_tight", Bar::None, maps::Memory::Tight, 2_000_000, "ten times the memory in bytes"),
+    ]
 }
 
 /// Two values and a timer in event time per key, a checkpoint each second, against hashbrown and an exchange, which

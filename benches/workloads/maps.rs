@@ -1,5 +1,5 @@
-//! Maps larger than memory: a job with a [`MapState`], and bare RocksDB doing the same accesses as get and put. Both
-//! have the same memory, a tenth of the state; neither waits for the disk to be durable but at checkpoints.
+//! Maps larger than the cache: a job with a [`MapState`], and bare RocksDB doing the same accesses as get and put. Both
+//! have the same memory; neither waits for the disk to be durable but at checkpoints.
 
 use crate::r#gen::{mix, scale};
 use crate::jobs::job;
@@ -14,8 +14,25 @@ const KEY_BITS: u64 = 16;
 const ENTRIES: u64 = 100;
 /// All entries, before anything is measured.
 pub(crate) const STATE: u64 = KEYS * ENTRIES;
-/// About a tenth of what the entries take as bytes: keys of 8 and 4 bytes, a count, and what stands around them.
-const MEMORY: u64 = STATE * 24 / 10;
+/// How much memory both have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Memory {
+    /// Such that the tables of the job have room for a tenth of the entries, at about 160 bytes each with the room to
+    /// grow: three eighths of the memory beyond what sinks may hold back. RocksDB's cache has room for all of them then.
+    Tenth,
+    /// A tenth of what the entries take as bytes: keys of 8 and 4 bytes, a count, and what stands around them. Of them
+    /// the tables have room for one in four hundred.
+    Tight,
+}
+
+impl Memory {
+    fn bytes(self) -> u64 {
+        match self {
+            Self::Tenth => STATE / 10 * 160 * 2 + (64 << 20),
+            Self::Tight => STATE * 24 / 10,
+        }
+    }
+}
 
 /// Each entry once, then keys that are drawn log-uniformly, so that half of the accesses go to the first 256 of them.
 fn access(i: u64) -> (u64, u32) {
@@ -60,7 +77,7 @@ impl Process for Count {
 }
 
 /// One worker, a checkpoint each second; `n` accesses are measured, once the state is there.
-pub(crate) fn of_job(n: u64) -> Figure {
+pub(crate) fn of_job(n: u64, memory: Memory) -> Figure {
     let (meter, stop) = (Meter::default(), Stop::default());
     let (sink, ends) = (meter.clone(), stop.clone());
     let (job, _directory) = job("maps", 1, move |t| {
@@ -69,7 +86,7 @@ pub(crate) fn of_job(n: u64) -> Figure {
         counts.sink("meter", sink.clone());
         Ok(())
     });
-    let job = job.checkpoint_interval(Duration::from_secs(1)).memory(MEMORY);
+    let job = job.checkpoint_interval(Duration::from_secs(1)).memory(memory.bytes());
     std::thread::scope(|scope| {
         let running = scope.spawn(|| job.run());
         let reach = |records| {
@@ -88,9 +105,9 @@ pub(crate) fn of_job(n: u64) -> Figure {
 }
 
 /// The same on one thread, with the options that millstream uses.
-pub(crate) fn of_rocksdb(n: u64) -> Figure {
+pub(crate) fn of_rocksdb(n: u64, memory: Memory) -> Figure {
     let directory = tempfile::tempdir().expect("a directory");
-    let db = open(directory.path()).expect("RocksDB opens");
+    let db = open(directory.path(), memory.bytes() as usize).expect("RocksDB opens");
     let mut write = WriteOptions::default();
     write.disable_wal(true);
     let count = |i| {
@@ -112,8 +129,8 @@ pub(crate) fn of_rocksdb(n: u64) -> Figure {
     Figure { records: n, seconds, cpu_seconds, output: (0, 0) }
 }
 
-fn open(path: &std::path::Path) -> Result<DB, rocksdb::Error> {
-    let cache = Cache::new_lru_cache(MEMORY as usize * 3 / 4);
+fn open(path: &std::path::Path, memory: usize) -> Result<DB, rocksdb::Error> {
+    let cache = Cache::new_lru_cache(memory * 3 / 4);
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(&cache);
     blocks.set_bloom_filter(10.0, false);
@@ -121,7 +138,7 @@ fn open(path: &std::path::Path) -> Result<DB, rocksdb::Error> {
     options.create_if_missing(true);
     options.set_block_based_table_factory(&blocks);
     options.set_compression_type(rocksdb::DBCompressionType::Lz4);
-    options.set_write_buffer_size(MEMORY as usize / 8);
+    options.set_write_buffer_size(memory / 8);
     options.set_max_background_jobs(2);
     DB::open(&options, path)
 }
