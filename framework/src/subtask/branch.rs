@@ -2,59 +2,9 @@
 //! all branches, those that got no record included.
 
 use super::chain::{Loop, Loops, call, run};
-use super::stage::{Stage, every};
+use super::stage::{Control, Followers, Stage};
 use crate::operator::{Chain, Collect, Deal};
-use crate::{Batch, BoxError, Epoch, Error, Record, Timestamp};
-use std::any::Any;
-use std::task::{Context, Poll};
-
-/// A stage whose record type only its batches tell.
-pub(crate) trait Branch {
-    /// Takes the records of the `Batch` of its type.
-    fn on_batch(&mut self, batch: &mut dyn Any) -> Result<(), Error>;
-    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error>;
-    fn on_idle(&mut self) -> Result<(), Error>;
-    fn on_announced(&mut self, epoch: Epoch);
-    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error>;
-    fn on_end(&mut self) -> Result<(), Error>;
-    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error>;
-    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>>;
-    fn background(&mut self) -> Result<bool, Error>;
-}
-
-impl<T: 'static> Branch for Box<dyn Stage<T>> {
-    fn on_batch(&mut self, batch: &mut dyn Any) -> Result<(), Error> {
-        match batch.downcast_mut::<Batch<T>>() {
-            Some(batch) if batch.is_empty() => Ok(()),
-            Some(batch) => (**self).on_batch(batch),
-            None => Err(super::mismatch::<T>()),
-        }
-    }
-    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
-        (**self).on_watermark(mark)
-    }
-    fn on_idle(&mut self) -> Result<(), Error> {
-        (**self).on_idle()
-    }
-    fn on_announced(&mut self, epoch: Epoch) {
-        (**self).on_announced(epoch);
-    }
-    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
-        (**self).on_barrier(epoch)
-    }
-    fn on_end(&mut self) -> Result<(), Error> {
-        (**self).on_end()
-    }
-    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
-        (**self).on_decided(epoch)
-    }
-    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        (**self).poll_ready(all, cx)
-    }
-    fn background(&mut self) -> Result<bool, Error> {
-        (**self).background()
-    }
-}
+use crate::{Batch, BoxError, Error, Record};
 
 /// The loops of a chain whose results are dealt into a batch per branch.
 pub(crate) fn branch_loops<T: Deal, C: Chain<T>>(chain: C, timed: bool) -> Loops<C::In, T::Batches> {
@@ -70,25 +20,14 @@ pub(crate) fn branch_loops<T: Deal, C: Chain<T>>(chain: C, timed: bool) -> Loops
 pub(crate) struct BranchStage<I, T: Deal> {
     run: Loop<I, T::Batches>,
     batches: T::Batches,
-    branches: Vec<Box<dyn Branch>>,
-    /// Whether watermarks go through here.
-    marked: bool,
+    branches: Followers,
     /// For errors.
     place: String,
 }
 
 impl<I, T: Deal> BranchStage<I, T> {
-    pub(crate) fn new(run: Loop<I, T::Batches>, branches: Vec<Box<dyn Branch>>, place: String) -> Self {
-        Self { run, batches: T::batches(), branches, marked: false, place }
-    }
-
-    /// Whether all are ready.
-    fn poll_each(&mut self, all: bool, cx: &mut Context<'_>) -> Result<bool, Error> {
-        every(self.branches.iter_mut().map(|branch| branch.poll_ready(all, cx)))
-    }
-
-    fn each(&mut self, f: impl FnMut(&mut Box<dyn Branch>) -> Result<(), Error>) -> Result<(), Error> {
-        self.branches.iter_mut().try_for_each(f)
+    pub(crate) fn new(run: Loop<I, T::Batches>, branches: Followers, place: String) -> Self {
+        Self { run, batches: T::batches(), branches, place }
     }
 }
 
@@ -110,61 +49,35 @@ impl<T: Deal> Collect<T> for Dealer<'_, T> {
     }
 }
 
+impl<I, T: Deal> Control for BranchStage<I, T> {
+    fn next(&mut self) -> &mut dyn Control {
+        &mut self.branches
+    }
+}
+
 impl<I, T: Deal> Stage<I> for BranchStage<I, T> {
     fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error> {
         call(&mut self.run, batch, &mut self.batches, &self.place)?;
-        let mut done = Ok(());
+        let (branches, mut done) = (self.branches.all(), Ok(()));
         T::each(&mut self.batches, &mut |branch, batch| {
             if done.is_ok() {
-                done = self.branches[branch].on_batch(batch);
+                done = branches[branch].on_any(batch);
             }
         });
         done
-    }
-    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
-        self.marked = true;
-        self.each(|branch| branch.on_watermark(mark))
-    }
-    fn on_idle(&mut self) -> Result<(), Error> {
-        self.each(|branch| branch.on_idle())
-    }
-    fn on_announced(&mut self, epoch: Epoch) {
-        self.branches.iter_mut().for_each(|branch| branch.on_announced(epoch));
-    }
-    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.each(|branch| branch.on_barrier(epoch))
-    }
-    fn on_end(&mut self) -> Result<(), Error> {
-        self.each(|branch| branch.on_end())
-    }
-    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.each(|branch| branch.on_decided(epoch))
-    }
-    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let ready = self.poll_each(all, cx)?;
-        if !ready && !all && self.marked {
-            // what one branch waits for may be a watermark that another one still gathers records before
-            self.poll_each(true, cx)?;
-        }
-        if ready { Poll::Ready(Ok(())) } else { Poll::Pending }
-    }
-    fn background(&mut self) -> Result<bool, Error> {
-        let mut more = false;
-        self.each(|branch| {
-            more |= branch.background()?;
-            Ok(())
-        })?;
-        Ok(more)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::stage::{Branch, end};
     use super::*;
     use crate::operator::{Boxed, Either};
+    use crate::{Epoch, Timestamp};
     use std::cell::RefCell;
     use std::fmt::Debug;
     use std::rc::Rc;
+    use std::task::{Context, Poll, Waker};
 
     /// Notes what it hears.
     #[derive(Clone, Default)]
@@ -187,6 +100,12 @@ mod tests {
             batch.clear();
             Ok(())
         }
+    }
+
+    impl Control for Ear {
+        fn next(&mut self) -> &mut dyn Control {
+            end()
+        }
         fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
             self.note(format!("watermark {}", mark.as_millis()))
         }
@@ -205,11 +124,13 @@ mod tests {
         fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
             self.note(format!("decided {epoch}"))
         }
-        fn poll_ready(&mut self, _: bool, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-            Poll::Ready(Ok(()))
+        fn poll_ready(&mut self, all: bool, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+            self.note(if all { "all" } else { "ready" })?;
+            Poll::Pending
         }
         fn background(&mut self) -> Result<bool, Error> {
-            Ok(false)
+            self.note("background")?;
+            Ok(true)
         }
     }
 
@@ -220,7 +141,7 @@ mod tests {
         let (left, right): (Box<dyn Stage<u64>>, Box<dyn Stage<&'static str>>) =
             (Box::new(ears[0].clone()), Box::new(ears[1].clone()));
         let run = branch_loops::<Value, _>(Boxed::new(), timed).make();
-        (BranchStage::new(run, vec![Box::new(left), Box::new(right)], "here".into()), ears)
+        (BranchStage::new(run, Followers::new(vec![Box::new(left), Box::new(right)]), "here".into()), ears)
     }
 
     fn batch(values: Vec<Value>, times: &[i64]) -> Batch<Value> {
@@ -248,16 +169,29 @@ mod tests {
         split.on_barrier(1).unwrap();
         split.on_decided(1).unwrap();
         split.on_end().unwrap();
+        assert!(split.background().unwrap());
+        let heard = ["watermark 3", "idle", "announced 1", "barrier 1", "decided 1", "end", "background"];
         for ear in ears {
-            assert_eq!(ear.heard(), ["watermark 3", "idle", "announced 1", "barrier 1", "decided 1", "end"]);
+            assert_eq!(ear.heard(), heard);
         }
+    }
+
+    #[test]
+    fn branches_that_wait_are_asked_for_what_they_gather_once_there_are_watermarks() {
+        let (mut split, ears) = split(true);
+        let mut poll = |all| split.poll_ready(all, &mut Context::from_waker(Waker::noop()));
+        assert!(poll(false).is_pending() && poll(true).is_pending());
+        assert_eq!(ears.each_ref().map(Ear::heard), [["ready", "all"], ["ready", "all"]]);
+        split.on_watermark(Timestamp::from_millis(3)).unwrap();
+        assert!(split.poll_ready(false, &mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(ears.each_ref().map(Ear::heard), [["watermark 3", "ready", "all"], ["watermark 3", "ready", "all"]]);
     }
 
     #[test]
     fn a_batch_of_another_type_is_a_fault_of_ours() {
         let (_, [ear, _]) = split(true);
         let mut branch: Box<dyn Stage<u64>> = Box::new(ear);
-        let error = Branch::on_batch(&mut branch, &mut Batch::<u8>::new()).unwrap_err();
+        let error = branch.on_any(&mut Batch::<u8>::new()).unwrap_err();
         assert!(error.to_string().contains("a fault in millstream"), "{error}");
     }
 }

@@ -4,12 +4,11 @@
 //! The loop is all that is compiled once per chain. What surrounds it knows record types only and calls it once per
 //! batch, or sixty pipelines would take twice as long to compile.
 
-use super::stage::Stage;
+use super::stage::{Control, Stage};
 use crate::guard::guarded;
 use crate::operator::{Chain, Collect};
-use crate::{Batch, BoxError, Epoch, Error, Record, Timestamp};
+use crate::{Batch, BoxError, Error, Record, Timestamp};
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::vec::Drain;
 
 /// Runs a batch through the chain it owns, and leaves the batch empty. Gives the first error of a step, after which the
@@ -151,6 +150,12 @@ impl<I, T> ChainStage<I, T> {
     }
 }
 
+impl<I, T> Control for ChainStage<I, T> {
+    fn next(&mut self) -> &mut dyn Control {
+        &mut *self.next
+    }
+}
+
 impl<I, T> Stage<I> for ChainStage<I, T> {
     fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error> {
         self.out.values.reserve(batch.len());
@@ -158,29 +163,5 @@ impl<I, T> Stage<I> for ChainStage<I, T> {
         call(&mut self.run, batch, &mut self.out, &self.place)?;
         self.out.times.truncate(self.out.values.len());
         self.next.on_batch(&mut self.out)
-    }
-    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
-        self.next.on_watermark(mark)
-    }
-    fn on_idle(&mut self) -> Result<(), Error> {
-        self.next.on_idle()
-    }
-    fn on_announced(&mut self, epoch: Epoch) {
-        self.next.on_announced(epoch);
-    }
-    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.next.on_barrier(epoch)
-    }
-    fn on_end(&mut self) -> Result<(), Error> {
-        self.next.on_end()
-    }
-    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.next.on_decided(epoch)
-    }
-    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.next.poll_ready(all, cx)
-    }
-    fn background(&mut self) -> Result<bool, Error> {
-        self.next.background()
     }
 }

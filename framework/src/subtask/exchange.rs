@@ -9,7 +9,7 @@
 
 use super::chain::{Loop, Loops, call, run};
 use super::inbox::Sender;
-use super::stage::Stage;
+use super::stage::{Control, Stage, end};
 use crate::key::{group_of, stable_hash, subtask_of};
 use crate::message::Message;
 use crate::operator::{Chain, Collect};
@@ -291,6 +291,12 @@ impl<I, T> Stage<I> for KeyedWriter<I, T> {
     fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error> {
         call(&mut self.run, batch, &mut self.to, &self.place)
     }
+}
+
+impl<I, T> Control for KeyedWriter<I, T> {
+    fn next(&mut self) -> &mut dyn Control {
+        end()
+    }
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
         self.to.targets.watermark(Some(mark));
         Ok(())
@@ -299,7 +305,6 @@ impl<I, T> Stage<I> for KeyedWriter<I, T> {
         self.to.targets.watermark(None);
         Ok(())
     }
-    fn on_announced(&mut self, _: Epoch) {}
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.to.targets.mark(|| Message::Barrier(epoch));
         Ok(())
@@ -308,14 +313,8 @@ impl<I, T> Stage<I> for KeyedWriter<I, T> {
         self.to.targets.mark(|| Message::End);
         Ok(())
     }
-    fn on_decided(&mut self, _: Epoch) -> Result<(), Error> {
-        Ok(())
-    }
     fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.to.targets.poll_ready(all, cx)
-    }
-    fn background(&mut self) -> Result<bool, Error> {
-        Ok(false)
     }
 }
 
@@ -371,6 +370,12 @@ impl<T> Stage<T> for BatchWriter<T> {
         }
         Ok(())
     }
+}
+
+impl<T> Control for BatchWriter<T> {
+    fn next(&mut self) -> &mut dyn Control {
+        end()
+    }
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
         self.targets.watermark(Some(mark));
         Ok(())
@@ -379,7 +384,6 @@ impl<T> Stage<T> for BatchWriter<T> {
         self.targets.watermark(None);
         Ok(())
     }
-    fn on_announced(&mut self, _: Epoch) {}
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.targets.mark(|| Message::Barrier(epoch));
         Ok(())
@@ -388,14 +392,8 @@ impl<T> Stage<T> for BatchWriter<T> {
         self.targets.mark(|| Message::End);
         Ok(())
     }
-    fn on_decided(&mut self, _: Epoch) -> Result<(), Error> {
-        Ok(())
-    }
     fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.targets.poll_ready(all, cx)
-    }
-    fn background(&mut self) -> Result<bool, Error> {
-        Ok(false)
     }
 }
 

@@ -37,7 +37,7 @@ mod stand_in;
 mod suspect;
 mod timers;
 
-pub(crate) use branch::{Branch, BranchStage, branch_loops};
+pub(crate) use branch::{BranchStage, branch_loops};
 pub(crate) use chain::{ChainStage, Loops, chain_loops};
 pub(crate) use drive::drive;
 pub(crate) use exchange::{BatchWriter, Borrowed, Computed, Consumers, HashOf, KeyedWriter, keyed_loops};
@@ -50,6 +50,6 @@ pub(crate) use report::{Command, Commands, Counters, Report, Reports, StageConte
 pub(crate) use sink::SinkStage;
 pub(crate) use source::{Assignment, drive_source};
 pub(crate) use splits::{EventTimeStage, SetTimes, Splits, set_times};
-pub(crate) use stage::{AnyStage, Discard, FanOut, Stage, erase, mismatch, typed};
+pub(crate) use stage::{AnyStage, Branch, Control, Discard, FanOut, Followers, Stage, erase, mismatch, typed};
 pub(crate) use stand_in::{AnyBatch, Keep, Kept, Unpack};
 pub(crate) use suspect::Suspect;

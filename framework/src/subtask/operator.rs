@@ -15,7 +15,7 @@
 //!    on, `ready` is stopped, the items are encoded, and written on another thread, which reports this subtask's part.
 
 use super::report::{Counters, Report, StageContext};
-use super::stage::Stage;
+use super::stage::{Control, Stage};
 use crate::checkpoints::Part;
 use crate::guard::guarded;
 use crate::operator::{Operator, Output};
@@ -341,6 +341,12 @@ impl<O: Operator> Stage<O::In> for OperatorStage<O> {
         }
         Ok(())
     }
+}
+
+impl<O: Operator> Control for OperatorStage<O> {
+    fn next(&mut self) -> &mut dyn Control {
+        &mut *self.next
+    }
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
         self.context.counters.watermark.set(mark);
         self.queue.push_back(Op::Watermark(mark));
@@ -370,14 +376,8 @@ impl<O: Operator> Stage<O::In> for OperatorStage<O> {
         self.queue.push_back(Op::End);
         Ok(())
     }
-    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.next.on_decided(epoch)
-    }
     fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.drive(all, cx)
-    }
-    fn background(&mut self) -> Result<bool, Error> {
-        self.next.background()
     }
 }
 

@@ -16,7 +16,7 @@
 use super::drive::nanos;
 use super::heat::Heat;
 use super::report::{Counters, StageContext};
-use super::stage::Stage;
+use super::stage::{Control, Stage};
 use super::timers::Waiting;
 use crate::clock;
 use crate::guard::guarded;
@@ -249,6 +249,12 @@ impl<P: Process> Stage<P::In> for ProcessStage<P> {
         self.settle()?;
         self.next.on_batch(&mut self.out)
     }
+}
+
+impl<P: Process> Control for ProcessStage<P> {
+    fn next(&mut self) -> &mut dyn Control {
+        &mut *self.next
+    }
 
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
         self.context.counters.watermark.set(mark);
@@ -257,10 +263,6 @@ impl<P: Process> Stage<P::In> for ProcessStage<P> {
 
     fn on_idle(&mut self) -> Result<(), Error> {
         self.rest()
-    }
-
-    fn on_announced(&mut self, epoch: Epoch) {
-        self.next.on_announced(epoch);
     }
 
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {

@@ -13,7 +13,7 @@
 
 use super::inbox::{Cost, FIRST};
 use super::report::{Counters, Report, StageContext};
-use super::stage::Stage;
+use super::stage::{Control, Stage, end};
 use crate::checkpoints::Part;
 use crate::guard::guarded;
 use crate::operator::{Sink, SinkContext, SinkWriter};
@@ -227,20 +227,19 @@ impl<T: Send + 'static, S: Sink<T>> Stage<T> for SinkStage<T, S> {
         }
         Ok(())
     }
+}
+
+impl<T: Send + 'static, S: Sink<T>> Control for SinkStage<T, S> {
+    fn next(&mut self) -> &mut dyn Control {
+        end()
+    }
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
         self.context.counters.watermark.set(mark);
         Ok(())
     }
-    fn on_idle(&mut self) -> Result<(), Error> {
-        Ok(())
-    }
-    fn on_announced(&mut self, _: Epoch) {}
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.queue.push_back(Op::Prepare(epoch));
         self.undecided = Some(epoch);
-        Ok(())
-    }
-    fn on_end(&mut self) -> Result<(), Error> {
         Ok(())
     }
     fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
@@ -253,8 +252,5 @@ impl<T: Send + 'static, S: Sink<T>> Stage<T> for SinkStage<T, S> {
     fn poll_ready(&mut self, _: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.drive(cx)?;
         if self.takes_more() { Poll::Ready(Ok(())) } else { Poll::Pending }
-    }
-    fn background(&mut self) -> Result<bool, Error> {
-        Ok(false)
     }
 }

@@ -7,10 +7,10 @@
 
 use super::marks::{Mark, Marks};
 use super::report::StageContext;
-use super::stage::Stage;
+use super::stage::{Control, Stage};
 use crate::checkpoints::SplitTime;
 use crate::operator::Watermarks;
-use crate::{Batch, Epoch, Error, Timestamp};
+use crate::{Batch, Error, Timestamp};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -171,7 +171,7 @@ pub(crate) struct EventTimeStage<T> {
     context: StageContext,
 }
 
-impl<T> EventTimeStage<T> {
+impl<T: 'static> EventTimeStage<T> {
     pub(crate) fn new(
         set: SetTimes<T>,
         watermarks: Watermarks,
@@ -204,13 +204,19 @@ impl<T> EventTimeStage<T> {
     }
 }
 
-impl<T> Stage<T> for EventTimeStage<T> {
+impl<T: 'static> Stage<T> for EventTimeStage<T> {
     fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
         self.tell()?;
         let newest = (self.set)(&batch.values, &mut batch.times);
         self.next.on_batch(batch)?;
         self.splits.with(self.number, |split, track| track.saw(split, newest));
         self.tell()
+    }
+}
+
+impl<T: 'static> Control for EventTimeStage<T> {
+    fn next(&mut self) -> &mut dyn Control {
+        &mut *self.next
     }
     /// Of other times than those that are set here.
     fn on_watermark(&mut self, _: Timestamp) -> Result<(), Error> {
@@ -219,27 +225,15 @@ impl<T> Stage<T> for EventTimeStage<T> {
     fn on_idle(&mut self) -> Result<(), Error> {
         Ok(())
     }
-    fn on_announced(&mut self, epoch: Epoch) {
-        self.next.on_announced(epoch);
-    }
-    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.next.on_barrier(epoch)
-    }
     fn on_end(&mut self) -> Result<(), Error> {
         if let Some(mark) = self.splits.with(self.number, |_, track| track.marks.finish()).flatten() {
             self.pass(mark)?;
         }
         self.next.on_end()
     }
-    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.next.on_decided(epoch)
-    }
     fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.tell()?;
         self.next.poll_ready(all, cx)
-    }
-    fn background(&mut self) -> Result<bool, Error> {
-        self.next.background()
     }
 }
 

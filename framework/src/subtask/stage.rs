@@ -1,148 +1,73 @@
 //! A stage: what an operator, or a fused chain, is in one subtask. One virtual call per batch; stages own what follows
 //! them. What drives them is in `drive.rs`.
+//!
+//! Of a stage only `on_batch` knows records. The rest is [`Control`], which has no types, so that those who pass it on
+//! need not be compiled for each of them.
 
 use crate::{Batch, Epoch, Error, Timestamp};
 use std::any::Any;
 use std::task::{Context, Poll};
 
-/// An operator in one subtask. Calls never wait; what takes time is started by them and driven by `poll_ready`.
-pub(crate) trait Stage<I> {
-    /// Takes the records and leaves the batch empty, its memory kept.
-    fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error>;
+/// What an operator in one subtask hears besides records. Calls never wait; what takes time is started by them and driven
+/// by `poll_ready`. What a stage does not take up itself goes to what follows it, so that nothing is lost on the way.
+pub(crate) trait Control {
+    /// What follows in this subtask; behind the last stage, [`end`].
+    fn next(&mut self) -> &mut dyn Control;
     /// No record of this time or older is expected any more, behind the records that came so far. Never less than the
     /// one before; the same one again says that something comes again after [`on_idle`](Self::on_idle).
-    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error>;
+    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
+        self.next().on_watermark(mark)
+    }
     /// Nothing comes for now: nobody need wait for the watermark of this input. The next record or watermark ends it.
-    fn on_idle(&mut self) -> Result<(), Error>;
+    fn on_idle(&mut self) -> Result<(), Error> {
+        self.next().on_idle()
+    }
     /// The barrier of this epoch is on its way, or has passed already. What keeps records back because it has as many
     /// as it wants takes those before the barrier all the same, so that the barrier does not wait behind them.
-    fn on_announced(&mut self, epoch: Epoch);
+    fn on_announced(&mut self, epoch: Epoch) {
+        self.next().on_announced(epoch);
+    }
     /// The epoch is over. Passes the barrier on first, then freezes what this stage keeps.
-    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error>;
+    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
+        self.next().on_barrier(epoch)
+    }
     /// No record follows; barriers still do.
-    fn on_end(&mut self) -> Result<(), Error>;
+    fn on_end(&mut self) -> Result<(), Error> {
+        self.next().on_end()
+    }
     /// The checkpoint is decided.
-    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error>;
+    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
+        self.next().on_decided(epoch)
+    }
     /// Drives what waits, and is ready when the next batch may come. With `all`, nothing is kept back for a fuller
     /// batch.
-    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>>;
-    /// A bounded piece of work that can wait for a quiet moment, such as copying frozen rows. False: nothing is left.
-    fn background(&mut self) -> Result<bool, Error>;
-}
-
-/// A `Box<dyn Stage<T>>` whose `T` the graph has forgotten.
-pub(crate) type AnyStage = Box<dyn Any>;
-
-/// Forgets the type.
-pub(crate) fn erase<T: 'static>(stage: impl Stage<T> + 'static) -> AnyStage {
-    let stage: Box<dyn Stage<T>> = Box::new(stage);
-    Box::new(stage)
-}
-
-/// Remembers it. Edges are typed by `Stream<T>`, so it is what it was.
-pub(crate) fn typed<T: 'static>(any: AnyStage) -> Result<Box<dyn Stage<T>>, Error> {
-    any.downcast::<Box<dyn Stage<T>>>().map(|stage| *stage).map_err(|_| mismatch::<T>())
-}
-
-/// An error that only a fault in the builder of topologies can cause.
-pub(crate) fn mismatch<T>() -> Error {
-    let name = std::any::type_name::<T>();
-    Error::new(crate::ErrorKind::Topology, format!("an edge does not carry `{name}`: this is a fault in millstream"))
-}
-
-/// One stream with several readers in the same subtask: the records are cloned for all but the last.
-pub(crate) struct FanOut<T> {
-    clone: fn(&T) -> T,
-    next: Vec<Box<dyn Stage<T>>>,
-    copy: Batch<T>,
-    /// Whether watermarks go through here.
-    marked: bool,
-}
-
-impl<T> FanOut<T> {
-    pub(crate) fn new(clone: fn(&T) -> T, next: Vec<Box<dyn Stage<T>>>) -> Self {
-        Self { clone, next, copy: Batch::default(), marked: false }
-    }
-
-    fn each(&mut self, mut f: impl FnMut(&mut dyn Stage<T>) -> Result<(), Error>) -> Result<(), Error> {
-        self.next.iter_mut().try_for_each(|next| f(next.as_mut()))
-    }
-
-    /// Whether all are ready.
-    fn poll_each(&mut self, all: bool, cx: &mut Context<'_>) -> Result<bool, Error> {
-        every(self.next.iter_mut().map(|next| next.poll_ready(all, cx)))
-    }
-}
-
-impl<T> Stage<T> for FanOut<T> {
-    fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
-        let Some((last, others)) = self.next.split_last_mut() else {
-            batch.clear();
-            return Ok(());
-        };
-        for next in others {
-            self.copy.values.extend(batch.values.iter().map(self.clone));
-            self.copy.times.extend_from_slice(&batch.times);
-            next.on_batch(&mut self.copy)?;
-        }
-        last.on_batch(batch)
-    }
-    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
-        self.marked = true;
-        self.each(|next| next.on_watermark(mark))
-    }
-    fn on_idle(&mut self) -> Result<(), Error> {
-        self.each(|next| next.on_idle())
-    }
-    fn on_announced(&mut self, epoch: Epoch) {
-        self.next.iter_mut().for_each(|next| next.on_announced(epoch));
-    }
-    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.each(|next| next.on_barrier(epoch))
-    }
-    fn on_end(&mut self) -> Result<(), Error> {
-        self.each(|next| next.on_end())
-    }
-    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.each(|next| next.on_decided(epoch))
-    }
     fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let ready = self.poll_each(all, cx)?;
-        if !ready && !all && self.marked {
-            // what one reader waits for may be a watermark that another one still gathers records before
-            self.poll_each(true, cx)?;
-        }
-        if ready { Poll::Ready(Ok(())) } else { Poll::Pending }
+        self.next().poll_ready(all, cx)
     }
+    /// A bounded piece of work that can wait for a quiet moment, such as copying frozen rows. False: nothing is left.
     fn background(&mut self) -> Result<bool, Error> {
-        let mut more = false;
-        self.each(|next| {
-            more |= next.background()?;
-            Ok(())
-        })?;
-        Ok(more)
+        self.next().background()
     }
 }
 
-/// Whether all are ready; every one of them is asked, or those behind the first would not wake the subtask.
-pub(crate) fn every(polls: impl Iterator<Item = Poll<Result<(), Error>>>) -> Result<bool, Error> {
-    let mut ready = true;
-    for poll in polls {
-        match poll {
-            Poll::Ready(done) => done?,
-            Poll::Pending => ready = false,
-        }
-    }
-    Ok(ready)
+/// An operator in one subtask: what of it knows records.
+pub(crate) trait Stage<I>: Control {
+    /// Takes the records and leaves the batch empty, its memory kept.
+    fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error>;
 }
 
-/// The end of a stream that nobody reads on purpose.
-pub(crate) struct Discard;
+/// What follows the last stage of a subtask: nothing.
+struct End;
 
-impl<T> Stage<T> for Discard {
-    fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
-        batch.clear();
-        Ok(())
+/// See [`Control::next`].
+pub(crate) fn end() -> &'static mut dyn Control {
+    // of no size: nothing is allocated, and nothing leaks
+    Box::leak(Box::new(End))
+}
+
+impl Control for End {
+    fn next(&mut self) -> &mut dyn Control {
+        self
     }
     fn on_watermark(&mut self, _: Timestamp) -> Result<(), Error> {
         Ok(())
@@ -165,5 +90,173 @@ impl<T> Stage<T> for Discard {
     }
     fn background(&mut self) -> Result<bool, Error> {
         Ok(false)
+    }
+}
+
+/// A `Box<dyn Stage<T>>` whose `T` the graph has forgotten.
+pub(crate) type AnyStage = Box<dyn Any>;
+
+/// Forgets the type.
+pub(crate) fn erase<T: 'static>(stage: impl Stage<T> + 'static) -> AnyStage {
+    let stage: Box<dyn Stage<T>> = Box::new(stage);
+    Box::new(stage)
+}
+
+/// Remembers it. Edges are typed by `Stream<T>`, so it is what it was.
+pub(crate) fn typed<T: 'static>(any: AnyStage) -> Result<Box<dyn Stage<T>>, Error> {
+    any.downcast::<Box<dyn Stage<T>>>().map(|stage| *stage).map_err(|_| mismatch::<T>())
+}
+
+/// An error that only a fault in the builder of topologies can cause.
+pub(crate) fn mismatch<T>() -> Error {
+    let name = std::any::type_name::<T>();
+    Error::new(crate::ErrorKind::Topology, format!("an edge does not carry `{name}`: this is a fault in millstream"))
+}
+
+/// A stage whose record type only its batches tell.
+pub(crate) trait Branch: Control {
+    /// Takes the records of the `Batch` of its type.
+    fn on_any(&mut self, batch: &mut dyn Any) -> Result<(), Error>;
+}
+
+impl<T: 'static> Control for Box<dyn Stage<T>> {
+    fn next(&mut self) -> &mut dyn Control {
+        &mut **self
+    }
+}
+
+impl<T: 'static> Branch for Box<dyn Stage<T>> {
+    fn on_any(&mut self, batch: &mut dyn Any) -> Result<(), Error> {
+        match batch.downcast_mut::<Batch<T>>() {
+            Some(batch) if batch.is_empty() => Ok(()),
+            Some(batch) => self.on_batch(batch),
+            None => Err(mismatch::<T>()),
+        }
+    }
+}
+
+/// All that follow one stage in its subtask, none of them before another one: each hears whatever it passes on.
+pub(crate) struct Followers {
+    all: Vec<Box<dyn Branch>>,
+    /// Whether watermarks go through here.
+    marked: bool,
+}
+
+impl Followers {
+    pub(crate) fn new(all: Vec<Box<dyn Branch>>) -> Self {
+        Self { all, marked: false }
+    }
+
+    /// In their order.
+    pub(crate) fn all(&mut self) -> &mut [Box<dyn Branch>] {
+        &mut self.all
+    }
+
+    fn each(&mut self, f: impl FnMut(&mut Box<dyn Branch>) -> Result<(), Error>) -> Result<(), Error> {
+        self.all.iter_mut().try_for_each(f)
+    }
+
+    /// Whether all are ready; every one of them is asked, or those behind the first would not wake the subtask.
+    fn poll_each(&mut self, all: bool, cx: &mut Context<'_>) -> Result<bool, Error> {
+        let mut ready = true;
+        for next in &mut self.all {
+            match next.poll_ready(all, cx) {
+                Poll::Ready(done) => done?,
+                Poll::Pending => ready = false,
+            }
+        }
+        Ok(ready)
+    }
+}
+
+impl Control for Followers {
+    /// There is not one: whatever there is to hear has to be written out below.
+    fn next(&mut self) -> &mut dyn Control {
+        end()
+    }
+    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
+        self.marked = true;
+        self.each(|next| next.on_watermark(mark))
+    }
+    fn on_idle(&mut self) -> Result<(), Error> {
+        self.each(|next| next.on_idle())
+    }
+    fn on_announced(&mut self, epoch: Epoch) {
+        self.all.iter_mut().for_each(|next| next.on_announced(epoch));
+    }
+    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
+        self.each(|next| next.on_barrier(epoch))
+    }
+    fn on_end(&mut self) -> Result<(), Error> {
+        self.each(|next| next.on_end())
+    }
+    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
+        self.each(|next| next.on_decided(epoch))
+    }
+    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let ready = self.poll_each(all, cx)?;
+        if !ready && !all && self.marked {
+            // what one of them waits for may be a watermark that another one still gathers records before
+            self.poll_each(true, cx)?;
+        }
+        if ready { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+    fn background(&mut self) -> Result<bool, Error> {
+        let mut more = false;
+        self.each(|next| {
+            more |= next.background()?;
+            Ok(())
+        })?;
+        Ok(more)
+    }
+}
+
+/// One stream with several readers in the same subtask: the records are cloned for all but the last.
+pub(crate) struct FanOut<T> {
+    clone: fn(&T) -> T,
+    next: Followers,
+    copy: Batch<T>,
+}
+
+impl<T> FanOut<T> {
+    pub(crate) fn new(clone: fn(&T) -> T, next: Followers) -> Self {
+        Self { clone, next, copy: Batch::default() }
+    }
+}
+
+impl<T> Control for FanOut<T> {
+    fn next(&mut self) -> &mut dyn Control {
+        &mut self.next
+    }
+}
+
+impl<T: 'static> Stage<T> for FanOut<T> {
+    fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
+        let Some((last, others)) = self.next.all().split_last_mut() else {
+            batch.clear();
+            return Ok(());
+        };
+        for next in others {
+            self.copy.values.extend(batch.values.iter().map(self.clone));
+            self.copy.times.extend_from_slice(&batch.times);
+            next.on_any(&mut self.copy)?;
+        }
+        last.on_any(batch)
+    }
+}
+
+/// The end of a stream that nobody reads on purpose.
+pub(crate) struct Discard;
+
+impl Control for Discard {
+    fn next(&mut self) -> &mut dyn Control {
+        end()
+    }
+}
+
+impl<T> Stage<T> for Discard {
+    fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
+        batch.clear();
+        Ok(())
     }
 }

@@ -3,13 +3,11 @@
 //!
 //! Record types are not known here, or as briefly as can be, for every program that is built has this in it.
 
-use super::branch::Branch;
 use super::report::Counters;
-use super::stage::Stage;
-use crate::{Batch, Epoch, Error, Record, Timestamp};
+use super::stage::{Branch, Control, Stage, end};
+use crate::{Batch, Error, Record, Timestamp};
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
 /// A `Batch` whose record type somebody else knows.
 pub(crate) type AnyBatch = Box<dyn Any + Send>;
@@ -17,33 +15,15 @@ pub(crate) type AnyBatch = Box<dyn Any + Send>;
 /// Hands batches on that came as records.
 pub(crate) struct Unpack(pub(crate) Box<dyn Branch>);
 
+impl Control for Unpack {
+    fn next(&mut self) -> &mut dyn Control {
+        &mut *self.0
+    }
+}
+
 impl Stage<AnyBatch> for Unpack {
     fn on_batch(&mut self, batch: &mut Batch<AnyBatch>) -> Result<(), Error> {
-        batch.values.drain(..).try_for_each(|mut batch| self.0.on_batch(batch.as_mut()))
-    }
-    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
-        self.0.on_watermark(mark)
-    }
-    fn on_idle(&mut self) -> Result<(), Error> {
-        self.0.on_idle()
-    }
-    fn on_announced(&mut self, epoch: Epoch) {
-        self.0.on_announced(epoch);
-    }
-    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.0.on_barrier(epoch)
-    }
-    fn on_end(&mut self) -> Result<(), Error> {
-        self.0.on_end()
-    }
-    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.0.on_decided(epoch)
-    }
-    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.0.poll_ready(all, cx)
-    }
-    fn background(&mut self) -> Result<bool, Error> {
-        self.0.background()
+        batch.values.drain(..).try_for_each(|mut batch| self.0.on_any(batch.as_mut()))
     }
 }
 
@@ -70,32 +50,19 @@ pub(crate) struct Keep {
     pub(crate) counters: Arc<Counters>,
 }
 
-impl<T: Send + 'static> Stage<T> for Keep {
-    fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
-        self.kept.push(Box::new(std::mem::take(batch)));
-        Ok(())
+impl Control for Keep {
+    fn next(&mut self) -> &mut dyn Control {
+        end()
     }
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
         self.counters.watermark.set(mark);
         Ok(())
     }
-    fn on_idle(&mut self) -> Result<(), Error> {
+}
+
+impl<T: Send + 'static> Stage<T> for Keep {
+    fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
+        self.kept.push(Box::new(std::mem::take(batch)));
         Ok(())
-    }
-    fn on_announced(&mut self, _: Epoch) {}
-    fn on_barrier(&mut self, _: Epoch) -> Result<(), Error> {
-        Ok(())
-    }
-    fn on_end(&mut self) -> Result<(), Error> {
-        Ok(())
-    }
-    fn on_decided(&mut self, _: Epoch) -> Result<(), Error> {
-        Ok(())
-    }
-    fn poll_ready(&mut self, _: bool, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-    fn background(&mut self) -> Result<bool, Error> {
-        Ok(false)
     }
 }

@@ -8,7 +8,7 @@ use crate::state::backend::{OpenSpec, StateEnv};
 use crate::state::keyed::StateContext;
 use crate::state::snapshot::{OperatorStates, StateSnapshot};
 use crate::state::{EventTimer, EventTimers, Layout, ProcessingTimer, ProcessingTimers, RowLayout, State, ValueState};
-use crate::subtask::stage::Stage;
+use crate::subtask::stage::{Control, Stage, end};
 use crate::subtask::{KeyOf, Reports, StageContext};
 use crate::{Attempt, Batch, BoxError, Epoch};
 use proptest::prelude::*;
@@ -134,6 +134,11 @@ impl Stage<Fired> for Log {
         }
         Ok(())
     }
+}
+impl Control for Log {
+    fn next(&mut self) -> &mut dyn Control {
+        end()
+    }
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
         self.0.borrow_mut().push(Out::Watermark(mark.as_millis()));
         Ok(())
@@ -141,22 +146,6 @@ impl Stage<Fired> for Log {
     fn on_idle(&mut self) -> Result<(), Error> {
         self.0.borrow_mut().push(Out::Idle);
         Ok(())
-    }
-    fn on_announced(&mut self, _: Epoch) {}
-    fn on_barrier(&mut self, _: Epoch) -> Result<(), Error> {
-        Ok(())
-    }
-    fn on_end(&mut self) -> Result<(), Error> {
-        Ok(())
-    }
-    fn on_decided(&mut self, _: Epoch) -> Result<(), Error> {
-        Ok(())
-    }
-    fn poll_ready(&mut self, _: bool, _: &mut TaskContext<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-    fn background(&mut self) -> Result<bool, Error> {
-        Ok(false)
     }
 }
 

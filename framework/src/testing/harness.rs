@@ -6,7 +6,7 @@ use crate::key::{KEY_GROUPS, stable_hash};
 use crate::operator::Process;
 use crate::state::keyed::StateContext;
 use crate::state::{Layout, RowLayout};
-use crate::subtask::{Keep, Kept, KeyOf, ProcessStage, Reports, Stage, StageContext};
+use crate::subtask::{Control, Keep, Kept, KeyOf, ProcessStage, Reports, Stage, StageContext};
 use crate::{Attempt, Batch, Error, Record, Timestamp};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -174,7 +174,7 @@ impl<P: Process> ProcessHarness<P> {
 }
 
 /// Drives what the stage has under way.
-fn turn<T>(stage: &mut impl Stage<T>, cx: &mut Context<'_>) -> Result<bool, Error> {
+fn turn(stage: &mut dyn Control, cx: &mut Context<'_>) -> Result<bool, Error> {
     if let Poll::Ready(result) = stage.poll_ready(true, cx) {
         result?;
     }

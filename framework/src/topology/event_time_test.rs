@@ -9,7 +9,7 @@ use crate::operator::{
     Context as Cx, Operator, Output, Polled, Process, Source, SourceContext, SourceReader, SplitBatch, Watermarks,
 };
 use crate::state::{EventTimer, State};
-use crate::subtask::{AnyStage, Stage, StageContext, erase, typed};
+use crate::subtask::{AnyStage, Control, Stage, StageContext, erase, typed};
 use crate::{Attempt, Batch, BoxError, Epoch, Error, Job, RestartPolicy, Timestamp, clock};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -184,6 +184,12 @@ impl Stage<Event> for ProbeStage {
         self.log.add(self.place, &self.context, batch.values.iter().map(|event| Seen::Record(*event)));
         self.next.on_batch(batch)
     }
+}
+
+impl Control for ProbeStage {
+    fn next(&mut self) -> &mut dyn Control {
+        &mut *self.next
+    }
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
         self.log.add(self.place, &self.context, [Seen::Watermark(mark)]);
         self.next.on_watermark(mark)
@@ -192,9 +198,6 @@ impl Stage<Event> for ProbeStage {
         self.log.add(self.place, &self.context, [Seen::Idle]);
         self.next.on_idle()
     }
-    fn on_announced(&mut self, epoch: Epoch) {
-        self.next.on_announced(epoch);
-    }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.log.add(self.place, &self.context, [Seen::Barrier(epoch)]);
         self.next.on_barrier(epoch)
@@ -202,15 +205,6 @@ impl Stage<Event> for ProbeStage {
     fn on_end(&mut self) -> Result<(), Error> {
         self.log.add(self.place, &self.context, [Seen::End]);
         self.next.on_end()
-    }
-    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.next.on_decided(epoch)
-    }
-    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.next.poll_ready(all, cx)
-    }
-    fn background(&mut self) -> Result<bool, Error> {
-        self.next.background()
     }
 }
 

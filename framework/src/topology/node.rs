@@ -9,8 +9,8 @@ use crate::state::items::{ItemsLayout, ItemsStore};
 use crate::state::keyed::StateContext;
 use crate::subtask::{
     AnyStage, Assignment, BatchWriter, Branch, BranchStage, ChainStage, Commands, Consumers, Discard, EventTimeStage,
-    FanOut, GateSpec, Keep, Kept, KeyOf, KeyedWriter, Loops, OperatorStage, ProcessStage, Receiver, Sender, SetTimes,
-    SinkStage, Splits, StageContext, drive, drive_source, erase, inbox, mismatch, typed,
+    FanOut, Followers, GateSpec, Keep, Kept, KeyOf, KeyedWriter, Loops, OperatorStage, ProcessStage, Receiver, Sender,
+    SetTimes, SinkStage, Splits, StageContext, drive, drive_source, erase, inbox, mismatch, typed,
 };
 use crate::{Batch, BoxError, Error};
 use futures::FutureExt;
@@ -133,8 +133,8 @@ impl<T: Send + 'static> Edge for Of<T> {
             return Ok(only);
         }
         let clone = self.0.get().ok_or_else(mismatch::<T>)?;
-        let next = next.into_iter().map(typed::<T>).collect::<Result<Vec<_>, _>>()?;
-        Ok(erase(FanOut::new(*clone, next)))
+        let next = next.into_iter().map(|next| self.branch(next)).collect::<Result<_, _>>()?;
+        Ok(erase(FanOut::new(*clone, Followers::new(next))))
     }
 
     fn branch(&self, next: AnyStage) -> Result<Box<dyn Branch>, Error> {
@@ -216,7 +216,7 @@ pub(crate) struct BranchesOf<I, T: Deal>(pub(crate) Loops<I, T::Batches>);
 
 impl<I: 'static, T: Deal> BranchesNode for BranchesOf<I, T> {
     fn stage(&self, branches: Vec<Box<dyn Branch>>, cx: &StageContext) -> AnyStage {
-        erase(BranchStage::<I, T>::new(self.0.make(), branches, cx.place("operator")))
+        erase(BranchStage::<I, T>::new(self.0.make(), Followers::new(branches), cx.place("operator")))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::state::items::ItemsLayout;
 use crate::subtask::Reports;
+use crate::subtask::stage::end;
 use crate::{Attempt, Record};
 use std::cell::RefCell;
 use std::path::Path;
@@ -49,27 +50,26 @@ impl Stage<u64> for Next {
         self.got.borrow_mut().extend(records.map(|r| Got::Record(r.value, r.time.as_millis())));
         Ok(())
     }
+}
+
+impl Control for Next {
+    fn next(&mut self) -> &mut dyn Control {
+        end()
+    }
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
         self.put(Got::Watermark(mark.as_millis()))
     }
     fn on_idle(&mut self) -> Result<(), Error> {
         self.put(Idle)
     }
-    fn on_announced(&mut self, _: Epoch) {}
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.put(Barrier(epoch))
     }
     fn on_end(&mut self) -> Result<(), Error> {
         self.put(End)
     }
-    fn on_decided(&mut self, _: Epoch) -> Result<(), Error> {
-        Ok(())
-    }
     fn poll_ready(&mut self, _: bool, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if self.closed.get() { Poll::Pending } else { Poll::Ready(Ok(())) }
-    }
-    fn background(&mut self) -> Result<bool, Error> {
-        Ok(false)
     }
 }
 
