@@ -1,21 +1,27 @@
 //! The near entries of one key group in the order of their times: a radix heap (Ahuja, Mehlhorn, Orlin and Tarjan, 1990).
 //! What is in storage instead, and what is written there, is decided in `index.rs`.
 //!
-//! Nothing is taken out before its time has come, so times need to be in order only where they are near. An entry stands
-//! in the bucket of the highest bit in which its time differs from the time that was *reached*; adding it appends to
-//! that bucket. When nothing is open any more, the first bucket that has entries is dealt out anew: the earliest of its
-//! times is the one reached, its entries are *open*, the others go to lower buckets. An entry is dealt out once per bit
-//! at most, and is only touched along with its neighbours in memory, never searched for.
+//! Nothing is taken out before its time has come, so times need to be in order only where they are near. A time is a
+//! number of 22 digits of three bits. An entry stands in the bucket of the highest digit in which its time differs from
+//! the time that was *reached*, and of what that digit is; adding it appends to that bucket. When nothing is open any
+//! more, the first bucket that has entries is dealt out anew: the earliest of its times is the one reached, its entries
+//! are *open*, the others go to buckets of lower digits. An entry is dealt out once per digit at most, and is only
+//! touched along with its neighbours in memory, never searched for.
 //!
 //! Buckets are logs: an entry may be there twice, and one that was cancelled is followed by the mark that says so. The
 //! last one counts, and the same instant and key are in one bucket always, in the order in which they came. What is
-//! open has been cleared up.
+//! open has been cleared up. A log is made of chunks of one size, which go from bucket to bucket, so that memory is
+//! what the entries take.
 
 use super::due::Due;
 use crate::{Epoch, Timestamp};
 
-/// Fewer entries than that are not cleared up.
-const FEW: usize = 64;
+/// Bits of a digit.
+const BITS: u32 = 3;
+const DIGITS: usize = 1 << BITS;
+const LEVELS: usize = u64::BITS.div_ceil(BITS) as usize;
+/// Entries of a chunk; fewer in a bucket are not cleared up.
+const CHUNK: usize = 64;
 
 /// An entry, or the mark that there is none any more.
 #[derive(Debug, Clone)]
@@ -29,11 +35,38 @@ pub(super) struct Entry {
 
 #[derive(Debug, Default)]
 struct Bucket {
-    entries: Vec<Entry>,
+    /// All but the last one are full.
+    chunks: Vec<Vec<Entry>>,
     /// The earliest of them.
     least: u64,
     /// So many there were when it was last cleared up.
     clear: usize,
+}
+
+impl Bucket {
+    fn len(&self) -> usize {
+        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len())
+    }
+
+    #[inline]
+    fn push(&mut self, entry: Entry, spare: &mut Vec<Vec<Entry>>) {
+        match self.chunks.last_mut() {
+            Some(last) if last.len() < CHUNK => last.push(entry),
+            _ => {
+                let mut chunk = spare.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK));
+                chunk.push(entry);
+                self.chunks.push(chunk);
+            }
+        }
+    }
+
+    /// Takes all entries out.
+    fn drain(&mut self, spare: &mut Vec<Vec<Entry>>, into: &mut Vec<Entry>) {
+        for mut chunk in self.chunks.drain(..) {
+            into.append(&mut chunk);
+            spare.push(chunk);
+        }
+    }
 }
 
 /// The entries of a key group that are in memory.
@@ -43,10 +76,12 @@ pub(super) struct RadixHeap {
     reached: u64,
     /// By time and key, the first one last; each once.
     open: Vec<Entry>,
-    /// By the highest bit in which they differ from `reached`.
+    /// By the highest digit in which they differ from `reached`, and by that digit.
     buckets: Vec<Bucket>,
-    /// A bit for each bucket that has entries.
-    filled: u64,
+    /// A bit for each level that has entries, and by level for each digit.
+    levels: u32,
+    digits: [u8; LEVELS],
+    spare: Vec<Vec<Entry>>,
     len: usize,
 }
 
@@ -62,7 +97,8 @@ pub(super) fn timestamp(ordered: u64) -> Timestamp {
 impl RadixHeap {
     /// Without entries; what is added at `reached` or before is open at once.
     pub(super) fn new(reached: u64) -> Self {
-        Self { reached, open: Vec::new(), buckets: Vec::new(), filled: 0, len: 0 }
+        let (open, buckets, spare) = Default::default();
+        Self { reached, open, buckets, levels: 0, digits: [0; LEVELS], spare, len: 0 }
     }
 
     /// How many entries, those included that are there twice.
@@ -82,7 +118,14 @@ impl RadixHeap {
 
     /// All entries, in no set order, but for those of one instant and key.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.buckets.iter().flat_map(|bucket| &bucket.entries).chain(&self.open)
+        self.buckets.iter().flat_map(|bucket| bucket.chunks.iter().flatten()).chain(&self.open)
+    }
+
+    /// The first bucket that has entries.
+    #[inline]
+    fn first(&self) -> Option<usize> {
+        let level = self.levels.trailing_zeros() as usize;
+        Some(level * DIGITS + self.digits.get(level)?.trailing_zeros() as usize)
     }
 
     /// The time of the first one; cancelled ones count.
@@ -90,8 +133,7 @@ impl RadixHeap {
     pub(super) fn next(&self) -> Option<Timestamp> {
         match self.open.last() {
             Some(entry) => Some(entry.due.at),
-            None if self.filled == 0 => None,
-            None => Some(timestamp(self.buckets[self.filled.trailing_zeros() as usize].least)),
+            None => Some(timestamp(self.buckets[self.first()?].least)),
         }
     }
 
@@ -104,31 +146,49 @@ impl RadixHeap {
             return self.put_in_order(entry, leaves);
         }
         self.len += 1;
-        let bucket = self.put(at, entry);
-        if clear_up && bucket.entries.len() >= FEW && bucket.entries.len() >= 2 * bucket.clear {
-            let before = bucket.entries.len();
-            bucket.entries.sort_by(|a, b| a.due.cmp(&b.due));
-            keep_last(&mut bucket.entries, leaves);
-            bucket.clear = bucket.entries.len();
-            self.len -= before - bucket.entries.len();
+        let place = self.put(at, entry);
+        if clear_up {
+            let Bucket { chunks, clear, .. } = &self.buckets[place];
+            if chunks.len() > (2 * clear).div_ceil(CHUNK).max(1) {
+                self.clear_up(place, leaves);
+            }
         }
     }
 
-    /// Puts one that is later than what was reached.
+    #[cold]
+    #[inline(never)]
+    fn clear_up(&mut self, place: usize, leaves: impl FnMut(&Entry)) {
+        let Self { buckets, spare, len, .. } = self;
+        let bucket = &mut buckets[place];
+        let mut entries = Vec::with_capacity(bucket.len());
+        bucket.drain(spare, &mut entries);
+        *len -= entries.len();
+        entries.sort_by(|a, b| a.due.cmp(&b.due));
+        keep_last(&mut entries, leaves);
+        *len += entries.len();
+        bucket.clear = entries.len();
+        entries.into_iter().for_each(|entry| bucket.push(entry, spare));
+    }
+
+    /// Puts one that is later than what was reached; gives its bucket.
     #[inline]
-    fn put(&mut self, at: u64, entry: Entry) -> &mut Bucket {
-        let bit = 63 - (at ^ self.reached).leading_zeros() as usize;
-        if self.buckets.len() <= bit {
-            self.buckets.resize_with(bit + 1, Bucket::default);
+    fn put(&mut self, at: u64, entry: Entry) -> usize {
+        let Self { reached, buckets, levels, digits, spare, .. } = self;
+        let level = (63 - (at ^ *reached).leading_zeros()) / BITS;
+        let digit = (at >> (level * BITS)) as usize % DIGITS;
+        let place = level as usize * DIGITS + digit;
+        if buckets.len() <= place {
+            buckets.resize_with(place + 1, Bucket::default);
         }
-        let bucket = &mut self.buckets[bit];
-        if bucket.entries.is_empty() {
-            self.filled |= 1 << bit;
+        let bucket = &mut buckets[place];
+        if bucket.chunks.is_empty() {
+            *levels |= 1 << level;
+            digits[level as usize] |= 1 << digit;
             (bucket.least, bucket.clear) = (at, 0);
         }
         bucket.least = bucket.least.min(at);
-        bucket.entries.push(entry);
-        bucket
+        bucket.push(entry, spare);
+        place
     }
 
     /// Puts one that is open at once.
@@ -150,24 +210,26 @@ impl RadixHeap {
     /// Opens the earliest entries, unless some are open or none is due by then. True if some are open that are due.
     pub(super) fn advance(&mut self, now: Timestamp, mut leaves: impl FnMut(&Entry)) -> bool {
         while self.open.is_empty() {
-            if self.filled == 0 {
-                return false;
-            }
-            let first = self.filled.trailing_zeros() as usize;
+            let Some(first) = self.first() else { return false };
             let reached = self.buckets[first].least;
             if reached > ordered(now) {
                 return false;
             }
             self.reached = reached;
-            self.filled &= !(1 << first);
-            let mut entries = std::mem::take(&mut self.buckets[first].entries);
-            for entry in entries.drain(..) {
-                match ordered(entry.due.at) {
-                    at if at == reached => self.open.push(entry),
-                    at => _ = self.put(at, entry),
-                }
+            let level = first / DIGITS;
+            self.digits[level] &= !(1 << (first % DIGITS));
+            if self.digits[level] == 0 {
+                self.levels &= !(1 << level);
             }
-            self.buckets[first].entries = entries;
+            for mut chunk in std::mem::take(&mut self.buckets[first].chunks) {
+                for entry in chunk.drain(..) {
+                    match ordered(entry.due.at) {
+                        at if at == reached => self.open.push(entry),
+                        at => _ = self.put(at, entry),
+                    }
+                }
+                self.spare.push(chunk);
+            }
             if self.open.len() > 1 {
                 let before = self.open.len();
                 self.open.sort_by(|a, b| a.due.cmp(&b.due));
@@ -189,8 +251,10 @@ impl RadixHeap {
 
     /// Takes the later half of what is not open, in order; or less, if much of it was there twice.
     pub(super) fn split_off(&mut self, mut leaves: impl FnMut(&Entry)) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = self.buckets.iter_mut().flat_map(|bucket| bucket.entries.drain(..)).collect();
-        self.filled = 0;
+        let Self { buckets, spare, .. } = self;
+        let mut entries = Vec::new();
+        buckets.iter_mut().for_each(|bucket| bucket.drain(spare, &mut entries));
+        (self.levels, self.digits) = (0, [0; LEVELS]);
         entries.sort_by(|a, b| a.due.cmp(&b.due));
         keep_last(&mut entries, &mut leaves);
         let later = entries.split_off(entries.len() / 2);
@@ -198,6 +262,7 @@ impl RadixHeap {
         for entry in entries {
             self.put(ordered(entry.due.at), entry);
         }
+        self.spare.clear();
         later
     }
 }
@@ -285,7 +350,7 @@ mod tests {
         let mut heap = RadixHeap::new(0);
         for i in 0..100_000 {
             heap.push(entry(i % 50, (i % 2) as u8, i % 7 != 0), true, |_| {});
-            assert!(heap.len() <= 2 * FEW.max(50));
+            assert!(heap.len() <= 8 * CHUNK * 2);
         }
     }
 

@@ -68,7 +68,7 @@
 //!
 //! A single timer takes 16 bytes of its key's row. To set it later again and again costs a comparison each time, and
 //! one change of the index per interval; to set it earlier costs an entry of the index, some 0.05 us. A field of many
-//! takes 8 bytes of the row and an entry for each instant. Entries that are near are in memory, about 80 bytes each,
+//! takes 8 bytes of the row and an entry for each instant. Entries that are near are in memory, about 50 bytes each,
 //! within the share of memory that each state of an operator has; the others are on disk and are read when their time
 //! is near. So there may be far more timers than memory holds, and a restore reads none of them. An entry is written
 //! with the checkpoint after it came, unless it is gone by then; that it is gone costs nothing. Rows that are not in
@@ -95,8 +95,8 @@ use index::{IndexStorage, TimerIndex, floor_key};
 use std::ops::Range;
 use std::rc::Rc;
 
-/// About what an entry of an index takes in memory, in a list that grows by doubling.
-const ENTRY_BYTES: usize = 80;
+/// About what an entry of an index takes in memory.
+const ENTRY_BYTES: usize = 48;
 /// About what it takes in storage, beside its key.
 const STORED_BYTES: u64 = 24;
 
