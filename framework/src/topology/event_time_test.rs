@@ -9,13 +9,12 @@ use crate::operator::{
     Context as Cx, Operator, Output, Polled, Process, Source, SourceContext, SourceReader, SplitBatch, Watermarks,
 };
 use crate::state::{EventTimer, State};
-use crate::subtask::{AnyStage, Control, Stage, StageContext, erase, typed};
+use crate::subtask::{self, AnyStage, Stage, StageContext, erase, typed};
 use crate::{Attempt, Batch, BoxError, Epoch, Error, Job, RestartPolicy, Timestamp, clock};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// How far a record may be behind a newer one of its split, in milliseconds.
@@ -186,8 +185,8 @@ impl Stage<Event> for ProbeStage {
     }
 }
 
-impl Control for ProbeStage {
-    fn next(&mut self) -> &mut dyn Control {
+impl subtask::Control for ProbeStage {
+    fn next(&mut self) -> &mut dyn subtask::Control {
         &mut *self.next
     }
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
