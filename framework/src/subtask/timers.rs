@@ -17,7 +17,7 @@ use crate::guard::guarded;
 use crate::operator::{Context, Moment, Process};
 use crate::state::cache::Form;
 use crate::state::keyed::Keyed;
-use crate::state::timers::{Clock, Due, Round, Verdict};
+use crate::state::timers::{Clock, Due, Round, Share, Verdict};
 use crate::state::{State, Table};
 use crate::{Error, Timestamp, clock};
 use std::future::Future;
@@ -161,9 +161,9 @@ impl<P: Process> ProcessStage<P> {
             self.fetch_due(&round)?;
         }
         let mut looked_at = 0;
-        for (group, due) in round.groups {
+        for Share { group, until, due } in round.groups {
             for _ in 0..due {
-                let Some((field, entry)) = self.state.timers.take(clock, group, now)? else { break };
+                let Some((field, entry)) = self.state.timers.take(clock, group, until)? else { break };
                 self.call(group, field, &entry)?;
                 looked_at += 1;
             }

@@ -266,8 +266,8 @@ impl Timers {
         self.fields.iter().map(|f| f.index.near()).sum()
     }
 
-    /// Finds up to `most` entries that are due, group by group. If there are none, [`next`](Self::next) knows from now
-    /// on what comes then.
+    /// Finds up to `most` entries that are due, of each group those of the first instant. If there are none,
+    /// [`next`](Self::next) knows from now on what comes then.
     ///
     /// # Errors
     /// When the disk fails.
@@ -276,15 +276,18 @@ impl Timers {
         let mut round = Round::default();
         let mut left = most;
         for group in groups.clone() {
-            let before = round.keys.len();
+            let mut first: Option<Timestamp> = None;
             for Field { index, .. } in fields.iter_mut().filter(|f| f.clock == clock) {
                 index.read_on(group, now, storage)?;
-                round.keys.extend(index.due(group, now).take(left).map(|due| (group, due.key.clone())));
+                first = first.into_iter().chain(index.due(group, now).next().map(|due| due.at)).min();
+            }
+            let Some(until) = first else { continue };
+            let before = round.keys.len();
+            for Field { index, .. } in fields.iter().filter(|f| f.clock == clock) {
+                round.keys.extend(index.due(group, until).take(left).map(|due| (group, due.key.clone())));
             }
             let due = (round.keys.len() - before).min(left);
-            if due > 0 {
-                round.groups.push((group, due));
-            }
+            round.groups.push(Share { group, until, due });
             left -= due;
             if left == 0 {
                 return Ok(round);
@@ -354,11 +357,20 @@ impl Timers {
     }
 }
 
+/// What is due of a key group: so many entries, none of them later than `until`. The rows of those that are later have
+/// not been asked for.
+#[derive(Debug)]
+pub(crate) struct Share {
+    pub(crate) group: u32,
+    pub(crate) until: Timestamp,
+    pub(crate) due: usize,
+}
+
 /// What is due.
 #[derive(Debug, Default)]
 pub(crate) struct Round {
-    /// Key groups, and how many entries may be taken of each before more is looked for.
-    pub(crate) groups: Vec<(u32, usize)>,
+    /// What may be taken before more is looked for.
+    pub(crate) groups: Vec<Share>,
     /// The keys of these entries, and perhaps of some others.
     pub(crate) keys: Vec<(u32, KeyBytes)>,
 }
