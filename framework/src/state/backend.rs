@@ -108,10 +108,21 @@ impl Keys {
         Ok(())
     }
 
-    /// Takes the last key away.
-    pub(crate) fn pop(&mut self) {
-        self.ends.pop();
-        self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
+    /// Takes away the keys for which `keep` says no; it is given the index of each, in order.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
+        let (mut kept, mut start, mut end) = (0, 0, 0);
+        for index in 0..self.ends.len() {
+            let key = start..self.ends[index];
+            start = key.end;
+            if keep(index) {
+                end += key.len();
+                self.bytes.copy_within(key.clone(), end - key.len());
+                self.ends[kept] = end;
+                kept += 1;
+            }
+        }
+        self.ends.truncate(kept);
+        self.bytes.truncate(end);
     }
 
     /// How many.

@@ -29,6 +29,8 @@ pub(crate) trait Form: 'static {
     fn put_key(&self, key: &Self::Key, into: &mut Vec<u8>) -> Result<(), Error>;
     /// Key and hash of what `put_key` wrote.
     fn read_key(&self, group: u32, bytes: &[u8]) -> Result<(u64, Self::Key), Error>;
+    /// Whether `put_key` writes so.
+    fn is(key: &Self::Key, stored: &[u8]) -> bool;
     /// Appends the row; nothing if it is empty.
     fn save(&self, row: &Self::Row, into: &mut Vec<u8>) -> Result<(), CodecError>;
     /// Reads what `save` wrote.
@@ -411,6 +413,10 @@ impl<F: Form> Table for Cache<F> {
         let Copied { rows, row_bytes, .. } = self.disk.copied;
         let row = row_bytes.checked_div(rows).unwrap_or(16);
         (self.rows.len(), (self.rows.len() * (row + 16)) as u64)
+    }
+
+    fn has(&self, hash: u64, key: &[u8]) -> bool {
+        self.rows.find(hash, |k| F::is(k, key)).is_some()
     }
 
     fn load(&mut self, group: u32, key: &[u8], found: Option<(Epoch, &[u8])>) -> Result<(), Error> {

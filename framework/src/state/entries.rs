@@ -13,6 +13,7 @@ use super::cache::{Cache, Form, PREFIX, codec, put_prefix, unkept};
 use super::handle::{Here, Table};
 use super::storage::TableSpec;
 use super::table::Place;
+use super::wanted::Missing;
 use crate::codec::{self, CodecError};
 use crate::key::{encode_key, stable_hash};
 use crate::{Data, Error, Key};
@@ -94,6 +95,9 @@ impl<V: Data> Form for Entries<V> {
     }
     fn read_key(&self, group: u32, bytes: &[u8]) -> Result<(u64, EntryKey), Error> {
         Ok((hash(group, self.key_groups, bytes), EntryKey::new(bytes)))
+    }
+    fn is(key: &EntryKey, stored: &[u8]) -> bool {
+        key.bytes() == stored
     }
     fn save(&self, row: &Option<V>, into: &mut Vec<u8>) -> Result<(), CodecError> {
         match row {
@@ -262,22 +266,22 @@ impl<V: Data> EntryTable<V> {
         cache.locate(hash, |k| k.bytes() == *key, || EntryKey::new(key))
     }
 
-    /// Appends the key of an entry, as the backend knows it, if it must be looked up in storage.
+    /// Takes down an entry, unless all are in memory, and asks for its slot; whether it is there is looked up later.
     #[inline]
-    pub(crate) fn want<K: Key>(&self, here: &Here, entry: &K, keys: &mut Keys) -> Result<(), Error> {
+    pub(crate) fn want<K: Key>(&self, here: &Here, entry: &K, missing: &mut Missing) -> Result<(), Error> {
         if self.cache.is_complete() {
             return Ok(());
         }
+        let Missing { keys, hashes, .. } = missing;
         let last = keys.len();
         keys.push(|into| {
             put_prefix(self.cache.id(), here.group, into);
             into.extend_from_slice(&here.key);
             encode_key(entry, into).map_err(unkept)
         })?;
-        let key = keys.get(last).get(PREFIX..).unwrap_or_default();
-        if self.cache.find(hash(here.group, self.key_groups, key), |k| k.bytes() == key).is_some() {
-            keys.pop();
-        }
+        let hash = hash(here.group, self.key_groups, keys.get(last).get(PREFIX..).unwrap_or_default());
+        self.cache.prefetch(hash);
+        hashes.push(hash);
         Ok(())
     }
 

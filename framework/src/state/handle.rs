@@ -265,6 +265,8 @@ pub trait Table {
     fn is_complete(&self) -> bool;
     /// How many rows are in memory, and about how many bytes they take on disk.
     fn size(&self) -> (usize, u64);
+    /// Whether the row of a stored key is in memory.
+    fn has(&self, hash: u64, key: &[u8]) -> bool;
     /// Puts what storage has of a key, or that it has nothing.
     fn load(&mut self, group: u32, key: &[u8], found: Option<(Epoch, &[u8])>) -> Result<(), Error>;
 }

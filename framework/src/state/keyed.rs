@@ -47,6 +47,9 @@ impl<K: Key, S: State> Form for Rows<K, S> {
         let (key, _) = decode_key(bytes).map_err(unkept)?;
         Ok((stable_hash(&key), key))
     }
+    fn is(key: &K, stored: &[u8]) -> bool {
+        decode_key(stored).is_ok_and(|(of, _): (K, _)| of == *key)
+    }
     #[inline(always)]
     fn save(&self, row: &S, into: &mut Vec<u8>) -> Result<(), CodecError> {
         self.layout.save(row, into)
@@ -137,9 +140,28 @@ impl<K: Key, S: State> Keyed<K, S> {
         complete
     }
 
-    /// Reads the missing entries together; gives how many there were.
-    pub(crate) fn fetch_entries(&mut self) -> Result<usize, Error> {
-        self.missing.check()?;
+    /// Reads those of the entries that were asked for which are not in memory together. Gives how many these are, and
+    /// how many of them there were.
+    pub(crate) fn fetch_entries(&mut self) -> Result<(usize, usize), Error> {
+        let Self { desk, missing, .. } = self;
+        missing.check()?;
+        let Missing { keys, hashes, known, .. } = missing;
+        known.clear();
+        known.resize(keys.len(), false);
+        desk.visit_mut(&mut Each(|table: &mut dyn Table| {
+            let id = table.id().to_be_bytes();
+            for (index, hash) in hashes.iter().enumerate() {
+                if let Some((prefix, key)) = keys.get(index).split_first_chunk::<PREFIX>()
+                    && prefix[..2] == id
+                {
+                    known[index] = table.has(*hash, key);
+                }
+            }
+        }));
+        keys.retain(|index| !known[index]);
+        if keys.is_empty() {
+            return Ok((0, 0));
+        }
         let Missing { keys, .. } = &self.missing;
         let desk = &mut self.desk;
         let mut load = |index: usize, found: Option<(Epoch, &[u8])>| {
@@ -164,7 +186,7 @@ impl<K: Key, S: State> Keyed<K, S> {
         for index in (0..found.len()).filter(|index| !found[*index]) {
             load(index, None)?;
         }
-        Ok(found.iter().filter(|found| **found).count())
+        Ok((keys.len(), found.iter().filter(|found| **found).count()))
     }
 
     /// The epoch is over: what it changed is to be copied. Ends the copy before it, if that has not ended:

@@ -15,10 +15,14 @@ pub struct Wanted<'a, S> {
     missing: &'a mut Missing,
 }
 
-/// The entries that a batch needs and that are not in memory, by the keys that the backend knows them by.
+/// The entries that a batch needs, by the keys that the backend knows them by, and their hashes. They are looked up in
+/// memory when all have been taken down, for by then their slots have come.
 #[derive(Default)]
 pub(crate) struct Missing {
     pub(crate) keys: Keys,
+    pub(crate) hashes: Vec<u64>,
+    /// By index: it is in memory.
+    pub(crate) known: Vec<bool>,
     /// The process function asks for nothing, ever.
     pub(crate) unused: bool,
     error: Option<Error>,
@@ -45,7 +49,7 @@ impl<'a, S> Wanted<'a, S> {
     #[inline]
     pub fn entry<K: Key, V: Data>(&mut self, state: impl FnOnce(&S) -> &MapState<K, V>, key: &K) {
         if let Some(table) = state(self.desk).lent()
-            && let Err(error) = table.want(self.here, key, &mut self.missing.keys)
+            && let Err(error) = table.want(self.here, key, self.missing)
         {
             self.missing.error.get_or_insert(error);
         }
@@ -56,6 +60,7 @@ impl Missing {
     /// Forgets all of them.
     pub(crate) fn clear(&mut self) {
         self.keys.clear();
+        self.hashes.clear();
     }
 
     /// The first error of a key that cannot be written.

@@ -161,12 +161,9 @@ impl<P: Process> ProcessStage<P> {
                 return Ok(());
             }
         }
-        let misses = missing.keys.len();
-        if misses > 0 {
-            let loaded = self.state.fetch_entries()?;
-            Counters::add(&self.context.counters.misses, misses);
-            Counters::add(&self.context.counters.loaded, loaded);
-        }
+        let (misses, loaded) = self.state.fetch_entries()?;
+        Counters::add(&self.context.counters.misses, misses);
+        Counters::add(&self.context.counters.loaded, loaded);
         Ok(())
     }
 
