@@ -1,6 +1,7 @@
 //! What subtasks send each other, and the numbers checkpoints have. How it travels is in `subtask/inbox.rs`.
 
-use crate::{Batch, Timestamp};
+use crate::Timestamp;
+use crate::record::AnyBatch;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -35,10 +36,9 @@ impl fmt::Display for Attempt {
 }
 
 /// What a subtask receives from another one.
-#[derive(Debug)]
-pub(crate) enum Message<T> {
+pub(crate) enum Message {
     /// Records in order.
-    Batch(Batch<T>),
+    Batch(Box<dyn AnyBatch>),
     /// No record of this time or older is expected any more. Also says that the sender is not idle, or no longer.
     Watermark(Timestamp),
     /// Nothing comes for now: nobody need wait for this sender's watermark. The next message but a barrier ends it.

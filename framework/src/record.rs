@@ -1,6 +1,7 @@
 //! What flows: records, and the batches they travel in. What else travels beside them is in `message.rs`.
 
 use crate::Timestamp;
+use std::any::Any;
 
 /// Records per batch: large enough to make the cost of a message vanish, small enough that what is in flight stays in
 /// the second-level cache.
@@ -71,6 +72,56 @@ impl<T> Batch<T> {
         let times = self.times.into_iter().chain(std::iter::repeat(Timestamp::MIN));
         self.values.into_iter().zip(times).map(|(value, time)| Record { value, time })
     }
+}
+
+/// A [`Batch`] whose record type somebody else knows: what hands batches on is compiled once and not per type. A call
+/// is a virtual one, so there are some per batch and none per record.
+#[doc(hidden)]
+#[allow(clippy::len_without_is_empty, reason = "nobody asks")]
+pub trait AnyBatch: Any + Send {
+    /// How many records.
+    fn len(&self) -> usize;
+    /// Removes the records and keeps the memory.
+    fn clear(&mut self);
+    /// Moves the first `n` records behind those of `to`, a batch of the same type. To move all of them into an empty
+    /// one costs nothing.
+    fn give(&mut self, n: usize, to: &mut dyn AnyBatch);
+    /// An empty one of the same type.
+    fn fresh(&self) -> Box<dyn AnyBatch>;
+    /// About how many bytes it takes: what values keep on the heap is guessed at 64 each.
+    fn bytes(&self) -> usize;
+}
+
+impl<T: Send + 'static> AnyBatch for Batch<T> {
+    fn len(&self) -> usize {
+        self.values.len()
+    }
+    fn clear(&mut self) {
+        Batch::clear(self);
+    }
+    fn give(&mut self, n: usize, to: &mut dyn AnyBatch) {
+        let Some(to) = (to as &mut dyn Any).downcast_mut::<Self>() else {
+            unreachable!("whoever pairs two batches has them from one stream")
+        };
+        if n == self.values.len() && to.values.is_empty() {
+            return std::mem::swap(self, to);
+        }
+        to.values.extend(self.values.drain(..n));
+        give_columns((&mut self.times, &mut self.hashes), n, (&mut to.times, &mut to.hashes));
+    }
+    fn fresh(&self) -> Box<dyn AnyBatch> {
+        Box::new(Self::default())
+    }
+    fn bytes(&self) -> usize {
+        let heap = if std::mem::needs_drop::<T>() { 64 } else { 0 };
+        self.values.len() * (size_of::<T>() + heap)
+    }
+}
+
+/// What of it does not depend on the type of the values.
+fn give_columns(from: (&mut Vec<Timestamp>, &mut Vec<u64>), n: usize, to: (&mut Vec<Timestamp>, &mut Vec<u64>)) {
+    to.0.extend(from.0.drain(..n.min(from.0.len())));
+    to.1.extend(from.1.drain(..n.min(from.1.len())));
 }
 
 impl<T> From<Vec<T>> for Batch<T> {

@@ -81,7 +81,7 @@ fn implement(input: &DeriveInput, variants: &[(&Ident, &Type)], root: &TokenStre
                     #(#arms)*
                 }
             }
-            fn each(batches: &mut Self::Batches, show: &mut dyn FnMut(usize, &mut dyn ::core::any::Any)) {
+            fn each(batches: &mut Self::Batches, show: &mut dyn FnMut(usize, &mut dyn #root::operator::AnyBatch)) {
                 #(show(#numbers, &mut batches.#places);)*
             }
         }

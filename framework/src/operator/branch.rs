@@ -3,8 +3,8 @@
 
 use crate::Record;
 use crate::operator::{Collect, Step};
+use crate::record::AnyBatch;
 use serde::{Deserialize, Serialize};
-use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -29,7 +29,7 @@ pub trait Deal: Sized + Send + 'static {
     /// Puts a value into the batch of its branch, with its time if the stream has times.
     fn deal(record: Record<Self>, timed: bool, into: &mut Self::Batches);
     /// Shows each batch, with the number of its branch.
-    fn each(batches: &mut Self::Batches, show: &mut dyn FnMut(usize, &mut dyn Any));
+    fn each(batches: &mut Self::Batches, show: &mut dyn FnMut(usize, &mut dyn AnyBatch));
 }
 
 /// That two types are one: with it a bound on what a stream carries shows its own text in errors.

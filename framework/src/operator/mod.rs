@@ -34,6 +34,8 @@ mod traffic;
 mod unkeyed;
 mod watermarks;
 
+#[doc(hidden)]
+pub use crate::record::AnyBatch;
 pub use branch::{As, Deal, Either, Is};
 pub use decision::{Decided, DecisionLog, Digest, Instance, Progress};
 pub(crate) use process::Moment;

@@ -133,8 +133,6 @@ pub struct SplitBatch<R, S> {
     pub(crate) split: Option<S>,
     /// How many records the runtime wants at most.
     pub(crate) room: usize,
-    /// How many there were, once they are handed on.
-    pub(crate) taken: usize,
     /// Splits that are read to their end, and whether nothing will follow.
     pub(crate) ends: Vec<(S, bool)>,
 }
@@ -149,7 +147,7 @@ impl<R, S: Clone> SplitBatch<R, S> {
     /// An empty batch; connectors need one in their tests only.
     #[must_use]
     pub fn new() -> Self {
-        Self { records: Batch::new(), split: None, room: crate::record::BATCH, taken: 0, ends: Vec::new() }
+        Self { records: Batch::new(), split: None, room: crate::record::BATCH, ends: Vec::new() }
     }
 
     /// Says which split the records of this batch are of; call it once per poll that hands out records.

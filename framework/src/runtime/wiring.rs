@@ -5,8 +5,10 @@ use super::control::Operator;
 use super::status::Role;
 use crate::checkpoints as protocol;
 use crate::config::Budget;
-use crate::subtask::{Assignment, Command, Commands, Counters, GateSpec, Reports, StageContext, Suspect};
-use crate::topology::{AnySend, Inlet, Kind, Plan};
+use crate::subtask::{
+    Assignment, Command, Commands, Counters, GateSpec, Reports, Sender, StageContext, Suspect, inbox,
+};
+use crate::topology::{Inlet, Kind, Plan};
 use crate::{Attempt, Epoch, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ pub(crate) struct SubtaskSpec {
     /// If it is behind an exchange.
     pub(crate) inlet: Option<Inlet>,
     /// The lanes of each exchange that begin here.
-    pub(crate) lanes: BTreeMap<usize, Vec<AnySend>>,
+    pub(crate) lanes: BTreeMap<usize, Vec<Sender>>,
     pub(crate) commands: Commands,
     /// Of a source: its splits.
     pub(crate) splits: Vec<Assignment>,
@@ -212,7 +214,7 @@ pub(crate) fn wire(plan: &Plan, mut splits: Splits, drift: Option<Duration>) -> 
 /// Of each source node, by subtask.
 pub(crate) type Splits = BTreeMap<usize, Vec<Vec<Assignment>>>;
 type Inlets = BTreeMap<(usize, usize), Inlet>;
-type Lanes = BTreeMap<(usize, usize), BTreeMap<usize, Vec<AnySend>>>;
+type Lanes = BTreeMap<(usize, usize), BTreeMap<usize, Vec<Sender>>>;
 
 /// Where each subtask behind an exchange reads, and for each subtask and exchange the lanes that begin there.
 fn connect(plan: &Plan, splits: &Splits, drift: Option<Duration>) -> (Inlets, Lanes) {
@@ -220,8 +222,9 @@ fn connect(plan: &Plan, splits: &Splits, drift: Option<Duration>) -> (Inlets, La
     let task_of = |node: usize| plan.tasks.iter().position(|t| t.nodes.contains(&node)).unwrap_or_default();
     for (task, spec) in plan.tasks.iter().enumerate() {
         let into: Vec<_> = plan.exchanges.iter().enumerate().filter(|(_, e)| e.to == spec.head).collect();
-        let Some((_, first)) = into.first() else { continue };
-        let edge = &plan.graph.nodes[first.from.node].outs[first.from.port];
+        if into.is_empty() {
+            continue;
+        }
         let groups = plan.graph.time_groups(spec.head);
         let from = watermark(plan, splits, spec.head);
         for reader in 0..spec.parallelism {
@@ -231,7 +234,7 @@ fn connect(plan: &Plan, splits: &Splits, drift: Option<Duration>) -> (Inlets, La
                 let here = writing.filter(|w| plan.targets(exchange, *w).contains(&reader));
                 writers.extend(here.map(|w| (*i, task_of(exchange.from.node), w)));
             }
-            let (senders, inbox) = edge.inbox(writers.len());
+            let (senders, inbox) = inbox(writers.len());
             let group = |(i, ..): &(usize, _, _)| groups[plan.exchanges[*i].input];
             let lanes_of = writers.iter().map(group).collect();
             let gate = GateSpec { lanes: lanes_of, drift, from };

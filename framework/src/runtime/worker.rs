@@ -8,8 +8,8 @@ use crate::state::backend::{OpenSpec, StateEnv};
 use crate::state::items::{ItemsLayout, ItemsStore};
 use crate::state::keyed::StateContext;
 use crate::state::snapshot::{ItemsSnapshot, OperatorStates, StateSnapshot};
-use crate::subtask::{Report, Splits, StageContext};
-use crate::topology::{AnySend, Assemble, Kind, Life, Plan};
+use crate::subtask::{Life, Report, Sender, Splits, StageContext, drive};
+use crate::topology::{Assemble, Kind, Plan};
 use crate::{Epoch, Error, ErrorKind, guard, spawn};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -110,11 +110,7 @@ pub(crate) fn make(shared: &Shared, spec: SubtaskSpec) -> Result<Life, Error> {
             let next = plan.outputs(head, &mut assembly)?;
             source.drive(splits, assembly.splits, next, commands, cx)
         }
-        (_, Some(inlet)) => {
-            let input = plan.graph.nodes[head].inputs[0];
-            let edge = plan.graph.nodes[input.node].outs[input.port].clone();
-            edge.drive(inlet, plan.stage(head, &mut assembly)?, commands, cx)
-        }
+        (_, Some(inlet)) => Ok(drive(inlet.inbox, inlet.gate, plan.stage(head, &mut assembly)?, commands, cx)),
         (_, None) => Err(Error::new(ErrorKind::Topology, "a subtask without input")),
     }
 }
@@ -122,7 +118,7 @@ pub(crate) fn make(shared: &Shared, spec: SubtaskSpec) -> Result<Life, Error> {
 struct Assembly<'a> {
     shared: &'a Shared,
     subtask: usize,
-    lanes: BTreeMap<usize, Vec<AnySend>>,
+    lanes: BTreeMap<usize, Vec<Sender>>,
     splits: Rc<Splits>,
 }
 
@@ -182,7 +178,7 @@ impl Assemble for Assembly<'_> {
         self.splits.clone()
     }
 
-    fn lanes(&mut self, exchange: usize) -> Vec<AnySend> {
+    fn lanes(&mut self, exchange: usize) -> Vec<Sender> {
         self.lanes.remove(&exchange).unwrap_or_default()
     }
 }

@@ -1,32 +1,58 @@
 //! The stage of `split`: deals values into a batch per branch and hands each to what follows its branch. Marks go to
 //! all branches, those that got no record included.
 
-use super::chain::{Loop, Loops, call, run};
-use super::stage::{Control, Followers, Stage};
+use super::chain::{Loop, Loops, Run, call, ends, run};
+use super::stage::{AnyStage, Control, Followers};
 use crate::operator::{Chain, Collect, Deal};
+use crate::record::AnyBatch;
 use crate::{Batch, BoxError, Error, Record};
+use std::any::Any;
+use std::marker::PhantomData;
 
 /// The loops of a chain whose results are dealt into a batch per branch.
-pub(crate) fn branch_loops<T: Deal, C: Chain<T>>(chain: C, timed: bool) -> Loops<C::In, T::Batches> {
-    Loops::of(chain, move |mut chain: C| {
-        Box::new(move |batch, batches| {
-            let dealer: Dealer<'_, T> = Dealer { batches, timed, error: None };
-            run(&mut chain, batch, dealer).error
-        })
-    })
+pub(crate) fn branch_loops<T: Deal, C: Chain<T>>(chain: C, timed: bool) -> Loops {
+    Loops::of(IntoBranches::<T, C> { chain, timed, of: PhantomData })
+}
+
+#[inline(never)]
+fn into_branches<T: Deal, C: Chain<T>>(
+    chain: &mut C,
+    batch: &mut Batch<C::In>,
+    batches: &mut T::Batches,
+    timed: bool,
+) -> Result<(), BoxError> {
+    let dealer: Dealer<'_, T> = Dealer { batches, timed, error: None };
+    run(chain, batch, dealer).error.map_or(Ok(()), Err)
+}
+
+struct IntoBranches<T, C> {
+    chain: C,
+    timed: bool,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: Deal, C: Chain<T>> Run for IntoBranches<T, C> {
+    fn run(&mut self, batch: &mut dyn AnyBatch, batches: &mut dyn Any) -> Result<(), BoxError> {
+        let (batch, batches) = ends::<C::In, T::Batches>(batch, batches)?;
+        into_branches::<T, C>(&mut self.chain, batch, batches, self.timed)
+    }
+
+    fn again(&self) -> Loop {
+        Box::new(Self { chain: self.chain.clone(), timed: self.timed, of: PhantomData })
+    }
 }
 
 /// A fused chain that ends in branches.
-pub(crate) struct BranchStage<I, T: Deal> {
-    run: Loop<I, T::Batches>,
+pub(crate) struct BranchStage<T: Deal> {
+    run: Loop,
     batches: T::Batches,
     branches: Followers,
     /// For errors.
     place: String,
 }
 
-impl<I, T: Deal> BranchStage<I, T> {
-    pub(crate) fn new(run: Loop<I, T::Batches>, branches: Followers, place: String) -> Self {
+impl<T: Deal> BranchStage<T> {
+    pub(crate) fn new(run: Loop, branches: Followers, place: String) -> Self {
         Self { run, batches: T::batches(), branches, place }
     }
 }
@@ -49,18 +75,18 @@ impl<T: Deal> Collect<T> for Dealer<'_, T> {
     }
 }
 
-impl<I, T: Deal> Control for BranchStage<I, T> {
+impl<T: Deal> Control for BranchStage<T> {
     fn next(&mut self) -> &mut dyn Control {
         &mut self.branches
     }
 }
 
-impl<I, T: Deal> Stage<I> for BranchStage<I, T> {
-    fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error> {
+impl<T: Deal> AnyStage for BranchStage<T> {
+    fn on_any(&mut self, batch: &mut dyn AnyBatch) -> Result<(), Error> {
         call(&mut self.run, batch, &mut self.batches, &self.place)?;
         let (branches, mut done) = (self.branches.all(), Ok(()));
         T::each(&mut self.batches, &mut |branch, batch| {
-            if done.is_ok() {
+            if done.is_ok() && batch.len() > 0 {
                 done = branches[branch].on_any(batch);
             }
         });
@@ -70,7 +96,7 @@ impl<I, T: Deal> Stage<I> for BranchStage<I, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stage::{Branch, end};
+    use super::super::stage::{Stage, end};
     use super::*;
     use crate::operator::{Boxed, Either};
     use crate::{Epoch, Timestamp};
@@ -93,10 +119,20 @@ mod tests {
         }
     }
 
-    impl<T: Debug> Stage<T> for Ear {
+    /// And the records.
+    struct Hears<T>(Ear, PhantomData<T>);
+
+    impl<T> Control for Hears<T> {
+        fn next(&mut self) -> &mut dyn Control {
+            &mut self.0
+        }
+    }
+
+    impl<T: Debug + Send + 'static> Stage for Hears<T> {
+        type In = T;
         fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
             let times: Vec<_> = batch.times.iter().map(|time| time.as_millis()).collect();
-            self.note(format!("{:?} at {times:?}", batch.values))?;
+            self.0.note(format!("{:?} at {times:?}", batch.values))?;
             batch.clear();
             Ok(())
         }
@@ -136,10 +172,10 @@ mod tests {
 
     type Value = Either<u64, &'static str>;
 
-    fn split(timed: bool) -> (BranchStage<Value, Value>, [Ear; 2]) {
+    fn split(timed: bool) -> (BranchStage<Value>, [Ear; 2]) {
         let ears = [Ear::default(), Ear::default()];
-        let (left, right): (Box<dyn Stage<u64>>, Box<dyn Stage<&'static str>>) =
-            (Box::new(ears[0].clone()), Box::new(ears[1].clone()));
+        let left: Hears<u64> = Hears(ears[0].clone(), PhantomData);
+        let right: Hears<&'static str> = Hears(ears[1].clone(), PhantomData);
         let run = branch_loops::<Value, _>(Boxed::new(), timed).make();
         (BranchStage::new(run, Followers::new(vec![Box::new(left), Box::new(right)]), "here".into()), ears)
     }
@@ -153,10 +189,10 @@ mod tests {
     fn each_branch_gets_its_records_with_their_times() {
         use Either::{Left, Right};
         let (mut split, ears) = split(true);
-        split.on_batch(&mut batch(vec![Left(1), Right("a"), Left(2), Left(3)], &[5, 6, 7, 8])).unwrap();
+        split.on_any(&mut batch(vec![Left(1), Right("a"), Left(2), Left(3)], &[5, 6, 7, 8])).unwrap();
         assert_eq!(ears.each_ref().map(Ear::heard), [["[1, 2, 3] at [5, 7, 8]"], ["[\"a\"] at [6]"]]);
         let (mut split, ears) = self::split(false);
-        split.on_batch(&mut batch(vec![Right("b"), Right("c")], &[])).unwrap();
+        split.on_any(&mut batch(vec![Right("b"), Right("c")], &[])).unwrap();
         assert_eq!(ears.each_ref().map(Ear::heard), [vec![], vec!["[\"b\", \"c\"] at []".to_owned()]]);
     }
 
@@ -189,9 +225,13 @@ mod tests {
 
     #[test]
     fn a_batch_of_another_type_is_a_fault_of_ours() {
-        let (_, [ear, _]) = split(true);
-        let mut branch: Box<dyn Stage<u64>> = Box::new(ear);
-        let error = branch.on_any(&mut Batch::<u8>::new()).unwrap_err();
-        assert!(error.to_string().contains("a fault in millstream"), "{error}");
+        let (mut split, [ear, _]) = split(true);
+        let errors = [
+            Hears::<u64>(ear, PhantomData).on_any(&mut Batch::<u8>::new()).unwrap_err(),
+            split.on_any(&mut Batch::<u8>::new()).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.to_string().contains("a fault in millstream"), "{error}");
+        }
     }
 }

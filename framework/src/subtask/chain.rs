@@ -1,55 +1,101 @@
 //! Fused chains in a subtask: the loop over a batch, and the stage it runs in. Chains that end in an exchange by key
 //! are in `exchange.rs`, those that end in branches in `branch.rs`.
 //!
-//! The loop is all that is compiled once per chain. What surrounds it knows record types only and calls it once per
-//! batch, or sixty pipelines would take twice as long to compile.
+//! The loop is all that is compiled once per chain. What surrounds it knows no types and calls it once per batch, or
+//! sixty pipelines would take twice as long to compile.
 
-use super::stage::{Control, Stage};
+use super::stage::{AnyStage, Control, mismatch};
 use crate::guard::guarded;
 use crate::operator::{Chain, Collect};
+use crate::record::AnyBatch;
 use crate::{Batch, BoxError, Error, Record, Timestamp};
+use std::any::Any;
+use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 use std::vec::Drain;
 
-/// Runs a batch through the chain it owns, and leaves the batch empty. Gives the first error of a step, after which the
-/// results are not to be used.
-pub(crate) type Loop<I, Out> = Box<dyn FnMut(&mut Batch<I>, &mut Out) -> Option<BoxError>>;
+/// A loop that owns its chain. It remembers the types that the rest of a stage does not know. (A trait and no closures,
+/// for those are compiled with ways to call them that nobody needs.)
+pub(crate) trait Run: Send {
+    /// Runs a batch into what the loop was made for, and leaves the batch empty. After an error the results are not to
+    /// be used.
+    fn run(&mut self, batch: &mut dyn AnyBatch, out: &mut dyn Any) -> Result<(), BoxError>;
+    /// The same loop for another subtask.
+    fn again(&self) -> Loop;
+}
+pub(crate) type Loop = Box<dyn Run>;
 
 /// Runs a loop on a batch. What a step fails with and what it panics with are errors of this place.
-pub(crate) fn call<I, Out>(
-    run: &mut Loop<I, Out>,
-    batch: &mut Batch<I>,
-    out: &mut Out,
-    place: &str,
-) -> Result<(), Error> {
-    let run = || run(batch, out).map_or(Ok(()), |error| Err(Error::from_user(error, place)));
-    guarded(|| place.to_owned(), run)
+pub(crate) fn call(run: &mut Loop, batch: &mut dyn AnyBatch, out: &mut dyn Any, place: &str) -> Result<(), Error> {
+    guarded(|| place.to_owned(), || run.run(batch, out).map_err(|error| Error::from_user(error, place)))
 }
 
-/// Makes a loop for each subtask.
-pub(crate) struct Loops<I, Out>(Mutex<Box<dyn Fn() -> Loop<I, Out> + Send>>);
+/// Both ends of a loop, as what they are.
+pub(crate) fn ends<'a, I: Send + 'static, Out: 'static>(
+    batch: &'a mut dyn AnyBatch,
+    out: &'a mut dyn Any,
+) -> Result<(&'a mut Batch<I>, &'a mut Out), BoxError> {
+    let batch: &mut dyn Any = batch;
+    match (batch.downcast_mut(), out.downcast_mut()) {
+        (Some(batch), Some(out)) => Ok((batch, out)),
+        _ => Err(mismatch::<I>().into()),
+    }
+}
 
-impl<I, Out> Loops<I, Out> {
-    /// Those that `of` makes of clones of a chain.
-    pub(crate) fn of<T, C: Chain<T, In = I>>(chain: C, of: impl Fn(C) -> Loop<I, Out> + Send + 'static) -> Self {
-        Self(Mutex::new(Box::new(move || of(chain.clone()))))
+/// A loop for each subtask.
+pub(crate) struct Loops(Mutex<Loop>);
+
+impl Loops {
+    /// As many as are asked for.
+    pub(crate) fn of(run: impl Run + 'static) -> Self {
+        Self(Mutex::new(Box::new(run)))
     }
 
     /// Another one.
-    pub(crate) fn make(&self) -> Loop<I, Out> {
-        (self.0.lock().unwrap_or_else(PoisonError::into_inner))()
+    pub(crate) fn make(&self) -> Loop {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).again()
     }
 }
 
 /// The loops of a chain whose results go into a batch. Two, so that untimed streams do not pay for times.
-pub(crate) fn chain_loops<T: 'static, C: Chain<T>>(chain: C, timed: bool) -> Loops<C::In, Batch<T>> {
-    Loops::of(chain, move |mut chain: C| {
-        if timed {
-            Box::new(move |batch, out| run(&mut chain, batch, Tail::<T, true> { out, error: None }).error)
-        } else {
-            Box::new(move |batch, out| run(&mut chain, batch, Tail::<T, false> { out, error: None }).error)
-        }
-    })
+pub(crate) fn chain_loops<T: Send + 'static, C: Chain<T>>(chain: C, timed: bool) -> Loops {
+    let of = PhantomData;
+    if timed {
+        Loops::of(IntoBatch::<T, C, true> { chain, of })
+    } else {
+        Loops::of(IntoBatch::<T, C, false> { chain, of })
+    }
+}
+
+/// A function of its own, as are those of the other ends: of what it is handed the compiler knows that it does not
+/// overlap, which it does not know of what has been told its type a moment ago.
+#[inline(never)]
+fn into_batch<T, C: Chain<T>, const TIMED: bool>(
+    chain: &mut C,
+    batch: &mut Batch<C::In>,
+    out: &mut Batch<T>,
+) -> Result<(), BoxError> {
+    out.values.reserve(batch.values.len());
+    out.times.resize(batch.times.len(), Timestamp::MIN);
+    let Tail { out, error } = run(chain, batch, Tail::<T, TIMED> { out, error: None });
+    out.times.truncate(out.values.len());
+    error.map_or(Ok(()), Err)
+}
+
+struct IntoBatch<T, C, const TIMED: bool> {
+    chain: C,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: Send + 'static, C: Chain<T>, const TIMED: bool> Run for IntoBatch<T, C, TIMED> {
+    fn run(&mut self, batch: &mut dyn AnyBatch, out: &mut dyn Any) -> Result<(), BoxError> {
+        let (batch, out) = ends::<C::In, Batch<T>>(batch, out)?;
+        into_batch::<T, C, TIMED>(&mut self.chain, batch, out)
+    }
+
+    fn again(&self) -> Loop {
+        Box::new(Self { chain: self.chain.clone(), of: PhantomData })
+    }
 }
 
 /// Runs each record of the batch through the chain into `tail`, which it gives back.
@@ -136,32 +182,30 @@ impl<T, const TIMED: bool> Collect<T> for Tail<'_, T, TIMED> {
 }
 
 /// A fused chain in front of another stage of the same subtask.
-pub(crate) struct ChainStage<I, T> {
-    run: Loop<I, Batch<T>>,
-    out: Batch<T>,
-    next: Box<dyn Stage<T>>,
+pub(crate) struct ChainStage {
+    run: Loop,
+    out: Box<dyn AnyBatch>,
+    next: Box<dyn AnyStage>,
     /// For errors.
     place: String,
 }
 
-impl<I, T> ChainStage<I, T> {
-    pub(crate) fn new(run: Loop<I, Batch<T>>, next: Box<dyn Stage<T>>, place: String) -> Self {
-        Self { run, out: Batch::default(), next, place }
+impl ChainStage {
+    /// `out` is an empty batch of what the loop makes.
+    pub(crate) fn new(run: Loop, out: Box<dyn AnyBatch>, next: Box<dyn AnyStage>, place: String) -> Self {
+        Self { run, out, next, place }
     }
 }
 
-impl<I, T> Control for ChainStage<I, T> {
+impl Control for ChainStage {
     fn next(&mut self) -> &mut dyn Control {
         &mut *self.next
     }
 }
 
-impl<I, T> Stage<I> for ChainStage<I, T> {
-    fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error> {
-        self.out.values.reserve(batch.len());
-        self.out.times.resize(batch.times.len(), Timestamp::MIN);
-        call(&mut self.run, batch, &mut self.out, &self.place)?;
-        self.out.times.truncate(self.out.values.len());
-        self.next.on_batch(&mut self.out)
+impl AnyStage for ChainStage {
+    fn on_any(&mut self, batch: &mut dyn AnyBatch) -> Result<(), Error> {
+        call(&mut self.run, batch, &mut *self.out, &self.place)?;
+        self.next.on_any(&mut *self.out)
     }
 }

@@ -1,14 +1,17 @@
 //! The loop of a subtask behind an inbox: batches to the stage, barriers through the gate, background work in between.
 //! The loop at a source is in `source.rs`.
 
+use super::Life;
 use super::gate::{Gate, GateSpec, PATIENCE, Passage};
 use super::inbox::Receiver;
 use super::marks::Mark;
 use super::report::{Command, Commands, Counters, StageContext};
-use super::stage::Stage;
+use super::stage::AnyStage;
+use crate::Error;
 use crate::clock;
 use crate::message::Message;
-use crate::{Batch, Error};
+use crate::record::AnyBatch;
+use futures::FutureExt;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -52,12 +55,12 @@ impl Wait {
     }
 }
 
-struct Subtask<T> {
-    inbox: Receiver<T>,
-    stage: Box<dyn Stage<T>>,
+struct Subtask {
+    inbox: Receiver,
+    stage: Box<dyn AnyStage>,
     commands: Commands,
     gate: Gate,
-    used: Option<(usize, Batch<T>)>,
+    used: Option<(usize, Box<dyn AnyBatch>)>,
     /// When the first lane's barrier came.
     aligning: Option<Instant>,
     leaving: bool,
@@ -65,10 +68,20 @@ struct Subtask<T> {
 }
 
 /// Runs until it is told to end.
-pub(crate) async fn drive<T: 'static>(
-    inbox: Receiver<T>,
+pub(crate) fn drive(
+    inbox: Receiver,
     gate: GateSpec,
-    stage: Box<dyn Stage<T>>,
+    stage: Box<dyn AnyStage>,
+    commands: Commands,
+    context: StageContext,
+) -> Life {
+    run(inbox, gate, stage, commands, context).boxed_local()
+}
+
+async fn run(
+    inbox: Receiver,
+    gate: GateSpec,
+    stage: Box<dyn AnyStage>,
     commands: Commands,
     context: StageContext,
 ) -> Result<(), Error> {
@@ -95,10 +108,10 @@ pub(crate) async fn drive<T: 'static>(
     Ok(())
 }
 
-impl<T: 'static> Subtask<T> {
+impl Subtask {
     /// The next message; `None` when the subtask is to end. With nothing to read it flushes, does background work, and
     /// only then waits.
-    async fn next(&mut self) -> Result<Option<(usize, Message<T>)>, Error> {
+    async fn next(&mut self) -> Result<Option<(usize, Message)>, Error> {
         while !self.leaving {
             let (inbox, used) = (&mut self.inbox, &mut self.used);
             let got = poll_fn(|cx| match inbox.poll_recv(used, cx) {
@@ -119,7 +132,7 @@ impl<T: 'static> Subtask<T> {
 
     /// Waits for a message or the end, while what the stage has under way goes on. While lanes are left alone because
     /// they are ahead, patience is limited.
-    async fn wait(&mut self) -> Result<Option<(usize, Message<T>)>, Error> {
+    async fn wait(&mut self) -> Result<Option<(usize, Message)>, Error> {
         while self.gate.holds() {
             tokio::select! {
                 biased;
@@ -133,7 +146,7 @@ impl<T: 'static> Subtask<T> {
         self.arrival().await
     }
 
-    async fn arrival(&mut self) -> Result<Option<(usize, Message<T>)>, Error> {
+    async fn arrival(&mut self) -> Result<Option<(usize, Message)>, Error> {
         let Self { inbox, stage, commands, used, .. } = self;
         poll_fn(|cx| {
             while let Poll::Ready(command) = commands.poll_recv(cx) {
@@ -176,12 +189,12 @@ impl<T: 'static> Subtask<T> {
     }
 
     /// Gives the time when it was done.
-    async fn batch(&mut self, lane: usize, mut batch: Batch<T>) -> Result<Instant, Error> {
+    async fn batch(&mut self, lane: usize, mut batch: Box<dyn AnyBatch>) -> Result<Instant, Error> {
         if self.gate.marks().wake(lane) {
             self.time().await?;
         }
         let (records, start) = (batch.len(), clock::now());
-        self.stage.on_batch(&mut batch)?;
+        self.stage.on_any(&mut *batch)?;
         self.used = Some((lane, batch));
         let waited = self.ready(false).await?;
         let now = clock::now();

@@ -7,13 +7,15 @@
 //! A watermark stays behind the records it covers and flushes nothing: it is remembered with the number of records
 //! gathered before it, and follows when these have been sent. Of several that wait, the oldest and the newest are kept.
 
-use super::chain::{Loop, Loops, call, run};
+use super::chain::{Loop, Loops, Run, call, ends, run};
 use super::inbox::Sender;
-use super::stage::{Control, Stage, end};
+use super::stage::{AnyStage, Control, Copier, end};
 use crate::key::{group_of, stable_hash, subtask_of};
 use crate::message::Message;
 use crate::operator::{Chain, Collect};
+use crate::record::AnyBatch;
 use crate::{Batch, BoxError, Epoch, Error, Key, Record, Timestamp};
+use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -30,10 +32,9 @@ struct Due {
     idle: bool,
 }
 
-/// A lane to one subtask, and what is gathered for it.
-pub(crate) struct Target<T> {
-    batch: Batch<T>,
-    sender: Sender<T>,
+/// A lane to one subtask. What is gathered for it is kept where it is typed, and handed to each call.
+pub(crate) struct Outlet {
+    sender: Sender,
     /// The oldest watermark that waits, which newer ones may not put off, and the newest.
     oldest: Option<Due>,
     newest: Option<Due>,
@@ -53,39 +54,23 @@ enum Flush {
     All,
 }
 
-impl<T> Target<T> {
-    pub(crate) fn new(sender: Sender<T>) -> Self {
+impl Outlet {
+    pub(crate) fn new(sender: Sender) -> Self {
         let (oldest, newest) = (None, None);
-        Self { batch: Batch::default(), sender, oldest, newest, replaced: 0, told: Timestamp::MIN }
+        Self { sender, oldest, newest, replaced: 0, told: Timestamp::MIN }
     }
 
-    /// Takes a whole batch and leaves it empty.
-    fn put(&mut self, batch: &mut Batch<T>) {
-        if self.batch.is_empty() {
-            std::mem::swap(&mut self.batch, batch);
-        } else {
-            self.batch.values.append(&mut batch.values);
-            self.batch.times.append(&mut batch.times);
-        }
-        batch.clear();
-    }
-
-    fn put_copies(&mut self, batch: &Batch<T>, clone: fn(&T) -> T) {
-        self.batch.values.extend(batch.values.iter().map(clone));
-        self.batch.times.extend_from_slice(&batch.times);
-    }
-
-    fn poll_flush(&mut self, flush: Flush, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_flush(&mut self, batch: &mut dyn AnyBatch, flush: Flush, cx: &mut Context<'_>) -> Poll<()> {
         loop {
+            let before = batch.len();
             let marked = self.oldest.is_some() && (flush == Flush::Marked || self.replaced >= LATE);
-            let any = !self.batch.is_empty() && (flush == Flush::All || marked);
-            if !any && self.batch.len() < self.sender.batch_size() {
+            let any = before > 0 && (flush == Flush::All || marked);
+            if !any && before < self.sender.batch_size() {
                 return Poll::Ready(());
             }
-            let before = self.batch.len();
-            ready!(self.sender.poll_send(&mut self.batch, cx));
+            ready!(self.sender.poll_send(batch, cx));
             if self.oldest.is_some() {
-                self.sent(before - self.batch.len());
+                self.sent(before - batch.len());
             }
         }
     }
@@ -113,12 +98,12 @@ impl<T> Target<T> {
         }
     }
 
-    /// A watermark, behind what is gathered; with none it is the one before again.
-    fn mark(&mut self, mark: Option<Timestamp>) {
+    /// A watermark, behind so many records that are gathered; with none it is the one before again.
+    fn mark(&mut self, behind: usize, mark: Option<Timestamp>) {
         let known = self.newest.or(self.oldest).map_or(self.told, |due| due.mark);
-        let due = Due { behind: self.batch.len(), mark: mark.unwrap_or(known), idle: mark.is_none() };
+        let due = Due { behind, mark: mark.unwrap_or(known), idle: mark.is_none() };
         match (&mut self.oldest, &mut self.newest) {
-            (None, _) if self.batch.is_empty() => self.tell(due, due.idle),
+            (None, _) if behind == 0 => self.tell(due, due.idle),
             (None, _) => self.oldest = Some(due),
             (Some(same), None) if same.behind == due.behind => *same = due,
             (_, newest) => {
@@ -128,144 +113,230 @@ impl<T> Target<T> {
     }
 }
 
-/// The targets of a writer, of all its consumers.
-struct Targets<T>(Vec<Target<T>>);
+/// What is gathered for each of several lanes.
+pub(crate) trait Batches: Any {
+    fn batch(&mut self, lane: usize) -> &mut dyn AnyBatch;
+}
 
-impl<T> Targets<T> {
-    fn new(senders: impl IntoIterator<Item = Sender<T>>) -> Self {
-        Self(senders.into_iter().map(Target::new).collect())
+impl Batches for Vec<Box<dyn AnyBatch>> {
+    fn batch(&mut self, lane: usize) -> &mut dyn AnyBatch {
+        &mut *self[lane]
+    }
+}
+
+/// The lanes of a writer, to all its consumers.
+struct Lanes(Vec<Outlet>);
+
+impl Lanes {
+    fn new(senders: impl IntoIterator<Item = Sender>) -> Self {
+        Self(senders.into_iter().map(Outlet::new).collect())
     }
 
     /// Flushes each as far as it goes, so that one full lane does not keep the others from their wakers. Says whether
     /// all has been sent.
-    fn poll_flush(&mut self, flush: Flush, cx: &mut Context<'_>) -> bool {
+    fn poll_flush(&mut self, batches: &mut dyn Batches, flush: Flush, cx: &mut Context<'_>) -> bool {
         let mut done = true;
-        for target in &mut self.0 {
-            done &= target.poll_flush(flush, cx).is_ready();
+        for (lane, outlet) in self.0.iter_mut().enumerate() {
+            done &= outlet.poll_flush(batches.batch(lane), flush, cx).is_ready();
         }
         done
     }
 
-    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if self.poll_flush(if all { Flush::All } else { Flush::Full }, cx) {
+    fn poll_ready(&mut self, batches: &mut dyn Batches, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.poll_flush(batches, if all { Flush::All } else { Flush::Full }, cx) {
             return Poll::Ready(Ok(()));
         }
         // the reader of a full lane may be waiting for a watermark of another one
-        self.poll_flush(Flush::Marked, cx);
+        self.poll_flush(batches, Flush::Marked, cx);
         Poll::Pending
     }
 
     /// A watermark; none says that nothing comes for now.
-    fn watermark(&mut self, mark: Option<Timestamp>) {
-        for target in &mut self.0 {
-            target.mark(mark);
+    fn watermark(&mut self, batches: &mut dyn Batches, mark: Option<Timestamp>) {
+        for (lane, outlet) in self.0.iter_mut().enumerate() {
+            outlet.mark(batches.batch(lane).len(), mark);
         }
     }
 
-    fn mark(&mut self, mark: impl Fn() -> Message<T>) {
-        for target in &mut self.0 {
-            target.sender.send_mark(mark());
+    fn mark(&mut self, mark: impl Fn() -> Message) {
+        for outlet in &mut self.0 {
+            outlet.sender.send_mark(mark());
         }
     }
 }
 
-/// How a key is had from a record: borrowed from it, or computed.
-pub(crate) trait HashOf<T, K>: Send + Sync + 'static {
-    /// The stable hash of the record's key.
+/// The stable hash of a record's key.
+pub(crate) trait HashOf<T>: Send + Sync + 'static {
     fn hash(&self, value: &T) -> u64;
 }
-/// The key is a part of the record.
-pub(crate) struct Borrowed<F>(pub(crate) F);
-impl<T, K: Key, F: Fn(&T) -> &K + Send + Sync + 'static> HashOf<T, K> for Borrowed<F> {
+/// The key is a part of the record, and borrowed from it.
+pub(crate) trait Lends<T, K>: Send + Sync {
+    fn key<'a>(&self, value: &'a T) -> &'a K;
+}
+/// The key is made from the record.
+pub(crate) trait Makes<T, K>: Send + Sync {
+    fn key(&self, value: &T) -> K;
+}
+
+/// What lends keys of type `K`.
+pub(crate) struct Borrowed<K, F>(F, PhantomData<fn() -> K>);
+impl<K, F> Borrowed<K, F> {
+    pub(crate) fn new<T>(key: F) -> Self
+    where
+        F: Fn(&T) -> &K,
+    {
+        Self(key, PhantomData)
+    }
+}
+impl<T, K: Key, F: Fn(&T) -> &K + Send + Sync + 'static> HashOf<T> for Borrowed<K, F> {
     #[inline(always)]
     fn hash(&self, value: &T) -> u64 {
         stable_hash((self.0)(value))
     }
 }
-/// The key is made from the record.
-pub(crate) struct Computed<F>(pub(crate) F);
-impl<T, K: Key, F: Fn(&T) -> K + Send + Sync + 'static> HashOf<T, K> for Computed<F> {
+impl<T, K, F: Fn(&T) -> &K + Send + Sync> Lends<T, K> for Borrowed<K, F> {
+    fn key<'a>(&self, value: &'a T) -> &'a K {
+        (self.0)(value)
+    }
+}
+
+/// What makes keys of type `K`.
+pub(crate) struct Computed<K, F>(F, PhantomData<fn() -> K>);
+impl<K, F> Computed<K, F> {
+    pub(crate) fn new<T>(key: F) -> Self
+    where
+        F: Fn(&T) -> K,
+    {
+        Self(key, PhantomData)
+    }
+}
+impl<T, K: Key, F: Fn(&T) -> K + Send + Sync + 'static> HashOf<T> for Computed<K, F> {
     #[inline(always)]
     fn hash(&self, value: &T) -> u64 {
         stable_hash(&(self.0)(value))
     }
 }
-
-/// The loops of a chain whose results go to the subtasks that own their keys.
-pub(crate) fn keyed_loops<T, C, K, F>(chain: C, key: Arc<F>, timed: bool) -> Loops<C::In, Consumers<T>>
-where
-    T: 'static,
-    C: Chain<T>,
-    K: 'static,
-    F: HashOf<T, K>,
-{
-    Loops::of(chain, move |mut chain: C| {
-        let key = key.clone();
-        Box::new(move |batch, to| {
-            let router = Router { key: &*key, timed, to, error: None, of: PhantomData };
-            run(&mut chain, batch, router).error
-        })
-    })
+impl<T, K, F: Fn(&T) -> K + Send + Sync> Makes<T, K> for Computed<K, F> {
+    fn key(&self, value: &T) -> K {
+        (self.0)(value)
+    }
 }
 
-/// All subtasks that read a keyed stream.
+/// The loops of a chain whose results go to the subtasks that own their keys.
+pub(crate) fn keyed_loops<T, C, F>(chain: C, key: Arc<F>, timed: bool) -> Loops
+where
+    T: Send + 'static,
+    C: Chain<T>,
+    F: HashOf<T>,
+{
+    Loops::of(IntoLanes::<T, C, F> { chain, key, timed, of: PhantomData })
+}
+
+#[inline(never)]
+fn into_lanes<T, C: Chain<T>, F: HashOf<T>>(
+    chain: &mut C,
+    batch: &mut Batch<C::In>,
+    key: &F,
+    to: &mut Consumers<T>,
+    timed: bool,
+) -> Result<(), BoxError> {
+    run(chain, batch, Router { key, timed, to, error: None }).error.map_or(Ok(()), Err)
+}
+
+struct IntoLanes<T, C, F> {
+    chain: C,
+    key: Arc<F>,
+    timed: bool,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: Send + 'static, C: Chain<T>, F: HashOf<T>> Run for IntoLanes<T, C, F> {
+    fn run(&mut self, batch: &mut dyn AnyBatch, to: &mut dyn Any) -> Result<(), BoxError> {
+        let (batch, to) = ends::<C::In, Consumers<T>>(batch, to)?;
+        into_lanes(&mut self.chain, batch, &*self.key, to, self.timed)
+    }
+
+    fn again(&self) -> Loop {
+        Box::new(Self { chain: self.chain.clone(), key: self.key.clone(), timed: self.timed, of: PhantomData })
+    }
+}
+
+/// All subtasks that read a keyed stream, and what is gathered for them.
 pub(crate) struct Consumers<T> {
-    targets: Targets<T>,
-    key_groups: u32,
-    /// Of the first consumer, by key group: which target owns it. To compute it for each record would take a division.
-    owners: Vec<u32>,
-    /// Of the others, whose records are cloned.
-    others: Vec<Vec<u32>>,
+    batches: Vec<Batch<T>>,
+    owners: Owners,
+    /// Needed for more than one consumer.
     clone: Option<fn(&T) -> T>,
 }
 
 impl<T> Consumers<T> {
-    /// Over the lanes to each subtask of each consumer; `clone` is needed for more than one consumer.
-    pub(crate) fn new(lanes: Vec<Vec<Sender<T>>>, key_groups: u32, clone: Option<fn(&T) -> T>) -> Self {
-        let mut owners = Vec::new();
-        let mut before = 0;
-        for lanes in &lanes {
-            let owner = |group| before + subtask_of(group, lanes.len() as u32, key_groups);
-            owners.push((0..key_groups).map(owner).collect());
-            before += lanes.len() as u32;
+    pub(crate) fn new(owners: Owners, clone: Option<fn(&T) -> T>) -> Self {
+        let mut batches = Vec::new();
+        batches.resize_with(owners.lanes, Batch::default);
+        Self { batches, owners, clone }
+    }
+}
+
+impl<T: Send + 'static> Batches for Consumers<T> {
+    fn batch(&mut self, lane: usize) -> &mut dyn AnyBatch {
+        &mut self.batches[lane]
+    }
+}
+
+/// Which lane leads to the owner of a key group.
+pub(crate) struct Owners {
+    key_groups: u32,
+    lanes: usize,
+    /// Of the first consumer, by key group. To compute it for each record would take a division.
+    first: Vec<u32>,
+    /// Of the others, whose records are cloned.
+    others: Vec<Vec<u32>>,
+}
+
+impl Owners {
+    /// For consumers of so many subtasks each, whose lanes follow each other.
+    pub(crate) fn new(consumers: &[usize], key_groups: u32) -> Self {
+        let (mut all, mut before) = (Vec::new(), 0);
+        for subtasks in consumers {
+            let owner = |group| before + subtask_of(group, *subtasks as u32, key_groups);
+            all.push((0..key_groups).map(owner).collect());
+            before += *subtasks as u32;
         }
-        let others = owners.split_off(owners.len().min(1));
-        let owners = owners.pop().unwrap_or_default();
-        Self { targets: Targets::new(lanes.into_iter().flatten()), key_groups, owners, others, clone }
+        let others = all.split_off(all.len().min(1));
+        Self { key_groups, lanes: before as usize, first: all.pop().unwrap_or_default(), others }
     }
 }
 
 #[inline(always)]
-fn put<T>(target: &mut Target<T>, hash: u64, r: Record<T>, timed: bool) {
-    target.batch.values.push(r.value);
-    target.batch.hashes.push(hash);
+fn put<T>(batch: &mut Batch<T>, hash: u64, r: Record<T>, timed: bool) {
+    batch.values.push(r.value);
+    batch.hashes.push(hash);
     if timed {
-        target.batch.times.push(r.time);
+        batch.times.push(r.time);
     }
 }
 
 /// Where a keyed chain puts its results.
-struct Router<'a, T, K, F> {
+struct Router<'a, T, F> {
     key: &'a F,
     timed: bool,
     to: &'a mut Consumers<T>,
     error: Option<BoxError>,
-    of: PhantomData<fn() -> K>,
 }
 
-impl<T, K, F: HashOf<T, K>> Collect<T> for Router<'_, T, K, F> {
+impl<T, F: HashOf<T>> Collect<T> for Router<'_, T, F> {
     #[inline(always)]
     fn emit(&mut self, r: Record<T>) {
         let hash = self.key.hash(&r.value);
-        let Consumers { targets: Targets(targets), key_groups, owners, others, clone } = &mut *self.to;
+        let Consumers { batches, owners: Owners { key_groups, first, others, .. }, clone } = &mut *self.to;
         let group = group_of(hash, *key_groups) as usize;
         if let Some(clone) = clone {
             for owners in others {
                 let copy = Record { value: clone(&r.value), time: r.time };
-                put(&mut targets[owners[group] as usize], hash, copy, self.timed);
+                put(&mut batches[owners[group] as usize], hash, copy, self.timed);
             }
         }
-        put(&mut targets[owners[group] as usize], hash, r, self.timed);
+        put(&mut batches[first[group] as usize], hash, r, self.timed);
     }
     #[cold]
     fn fail(&mut self, error: BoxError) {
@@ -273,98 +344,67 @@ impl<T, K, F: HashOf<T, K>> Collect<T> for Router<'_, T, K, F> {
     }
 }
 
-/// A fused chain that ends in an exchange by key, to one consumer or several.
-pub(crate) struct KeyedWriter<I, T> {
-    run: Loop<I, Consumers<T>>,
-    to: Consumers<T>,
-    /// For errors.
-    place: String,
+/// A fused chain, if there is one, and the lanes that its results leave by.
+pub(crate) struct LaneWriter {
+    way: Way,
+    lanes: Lanes,
+    batches: Box<dyn Batches>,
 }
 
-impl<I, T> KeyedWriter<I, T> {
-    pub(crate) fn new(run: Loop<I, Consumers<T>>, to: Consumers<T>, place: String) -> Self {
-        Self { run, to, place }
-    }
-}
-
-impl<I, T> Stage<I> for KeyedWriter<I, T> {
-    fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error> {
-        call(&mut self.run, batch, &mut self.to, &self.place)
-    }
-}
-
-impl<I, T> Control for KeyedWriter<I, T> {
-    fn next(&mut self) -> &mut dyn Control {
-        end()
-    }
-    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
-        self.to.targets.watermark(Some(mark));
-        Ok(())
-    }
-    fn on_idle(&mut self) -> Result<(), Error> {
-        self.to.targets.watermark(None);
-        Ok(())
-    }
-    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.to.targets.mark(|| Message::Barrier(epoch));
-        Ok(())
-    }
-    fn on_end(&mut self) -> Result<(), Error> {
-        self.to.targets.mark(|| Message::End);
-        Ok(())
-    }
-    fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.to.targets.poll_ready(all, cx)
-    }
-}
-
-/// An exchange without keys: batch by batch, to the subtask with the same number, to each in turn or to all.
-pub(crate) struct BatchWriter<T> {
-    targets: Targets<T>,
-    to: To<T>,
-}
-
-/// Where a batch goes.
-enum To<T> {
-    /// To the target with this number.
+/// Where records go.
+enum Way {
+    /// Where the loop puts them; the place is for errors.
+    Loop(Loop, String),
+    /// The whole batch to the lane with this number.
     One(usize),
-    /// To the target with this number, and the next one to the next.
+    /// The whole batch to the lane with this number, and the next one to the next.
     Turn(usize),
-    /// To all, cloned for all but the last.
-    All(fn(&T) -> T),
+    /// To all lanes, copied for all but the last.
+    All(Copier),
 }
 
-impl<T> BatchWriter<T> {
-    /// To one lane only.
-    pub(crate) fn forward(sender: Sender<T>) -> Self {
-        Self { targets: Targets::new([sender]), to: To::One(0) }
+impl LaneWriter {
+    /// An exchange by key, to one consumer or several: what `run` puts into `batches`.
+    pub(crate) fn keyed(run: Loop, senders: Vec<Sender>, batches: Box<dyn Batches>, place: String) -> Self {
+        Self { way: Way::Loop(run, place), lanes: Lanes::new(senders), batches }
+    }
+
+    /// To one lane only; `empty` is a batch, here as below.
+    pub(crate) fn forward(sender: Sender, empty: &dyn AnyBatch) -> Self {
+        Self::whole(Way::One(0), vec![sender], empty)
     }
 
     /// To each lane in turn, from `first` on.
-    pub(crate) fn rebalance(senders: Vec<Sender<T>>, first: usize) -> Self {
+    pub(crate) fn rebalance(senders: Vec<Sender>, first: usize, empty: &dyn AnyBatch) -> Self {
         let at = first % senders.len().max(1);
-        Self { targets: Targets::new(senders), to: To::Turn(at) }
+        Self::whole(Way::Turn(at), senders, empty)
     }
 
     /// To all lanes.
-    pub(crate) fn broadcast(senders: Vec<Sender<T>>, clone: fn(&T) -> T) -> Self {
-        Self { targets: Targets::new(senders), to: To::All(clone) }
+    pub(crate) fn broadcast(senders: Vec<Sender>, copier: Copier, empty: &dyn AnyBatch) -> Self {
+        Self::whole(Way::All(copier), senders, empty)
+    }
+
+    fn whole(way: Way, senders: Vec<Sender>, empty: &dyn AnyBatch) -> Self {
+        let batches: Vec<_> = senders.iter().map(|_| empty.fresh()).collect();
+        Self { way, lanes: Lanes::new(senders), batches: Box::new(batches) }
     }
 }
 
-impl<T> Stage<T> for BatchWriter<T> {
-    fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
-        let targets = &mut self.targets.0;
-        match &mut self.to {
-            To::One(at) => targets[*at].put(batch),
-            To::Turn(at) => {
-                targets[*at].put(batch);
-                *at = (*at + 1) % targets.len();
+impl AnyStage for LaneWriter {
+    fn on_any(&mut self, batch: &mut dyn AnyBatch) -> Result<(), Error> {
+        let Self { way, lanes, batches } = self;
+        match way {
+            Way::Loop(run, place) => return call(run, batch, &mut **batches, place),
+            Way::One(at) => batch.give(batch.len(), batches.batch(*at)),
+            Way::Turn(at) => {
+                batch.give(batch.len(), batches.batch(*at));
+                *at = (*at + 1) % lanes.0.len();
             }
-            To::All(clone) => {
-                if let Some((last, others)) = targets.split_last_mut() {
-                    others.iter_mut().for_each(|target| target.put_copies(batch, *clone));
-                    last.put(batch);
+            Way::All(copier) => {
+                if let Some(last) = lanes.0.len().checked_sub(1) {
+                    (0..last).try_for_each(|lane| copier(batch, batches.batch(lane)))?;
+                    batch.give(batch.len(), batches.batch(last));
                 }
             }
         }
@@ -372,28 +412,28 @@ impl<T> Stage<T> for BatchWriter<T> {
     }
 }
 
-impl<T> Control for BatchWriter<T> {
+impl Control for LaneWriter {
     fn next(&mut self) -> &mut dyn Control {
         end()
     }
     fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
-        self.targets.watermark(Some(mark));
+        self.lanes.watermark(&mut *self.batches, Some(mark));
         Ok(())
     }
     fn on_idle(&mut self) -> Result<(), Error> {
-        self.targets.watermark(None);
+        self.lanes.watermark(&mut *self.batches, None);
         Ok(())
     }
     fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.targets.mark(|| Message::Barrier(epoch));
+        self.lanes.mark(|| Message::Barrier(epoch));
         Ok(())
     }
     fn on_end(&mut self) -> Result<(), Error> {
-        self.targets.mark(|| Message::End);
+        self.lanes.mark(|| Message::End);
         Ok(())
     }
     fn poll_ready(&mut self, all: bool, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.targets.poll_ready(all, cx)
+        self.lanes.poll_ready(&mut *self.batches, all, cx)
     }
 }
 
@@ -412,16 +452,37 @@ mod tests {
         Timestamp::from_millis(ms as i64)
     }
 
-    fn gather(target: &mut Target<usize>, records: impl IntoIterator<Item = usize>) {
+    /// A lane, and what is gathered for it.
+    struct Target {
+        batch: Batch<usize>,
+        outlet: Outlet,
+    }
+
+    impl Target {
+        fn new(sender: Sender) -> Self {
+            Self { batch: Batch::default(), outlet: Outlet::new(sender) }
+        }
+        fn mark(&mut self, mark: Option<Timestamp>) {
+            self.outlet.mark(self.batch.len(), mark);
+        }
+        fn poll_flush(&mut self, flush: Flush, cx: &mut Context<'_>) -> Poll<()> {
+            self.outlet.poll_flush(&mut self.batch, flush, cx)
+        }
+    }
+
+    fn gather(target: &mut Target, records: impl IntoIterator<Item = usize>) {
         target.batch.values.extend(records);
     }
 
     /// What arrives: a record as itself, a watermark as its negative, idleness as the least number.
-    fn arrived(receiver: &mut Receiver<usize>) -> Vec<i64> {
+    fn arrived(receiver: &mut Receiver) -> Vec<i64> {
         let mut all = Vec::new();
         while let Poll::Ready((_, message)) = receiver.poll_recv(&mut None, &mut context()) {
             match message {
-                Message::Batch(batch) => all.extend(batch.values.iter().map(|value| *value as i64)),
+                Message::Batch(batch) => {
+                    let batch = (batch as Box<dyn Any>).downcast::<Batch<usize>>().unwrap();
+                    all.extend(batch.values.iter().map(|value| *value as i64));
+                }
                 Message::Watermark(mark) => all.push(-mark.as_millis()),
                 Message::Idle => all.push(i64::MIN),
                 _ => {}
@@ -434,7 +495,7 @@ mod tests {
     fn a_newer_watermark_does_not_put_off_an_older_one() {
         let (mut senders, mut receiver) = inbox(1);
         let mut target = Target::new(senders.remove(0));
-        let size = target.sender.batch_size();
+        let size = target.outlet.sender.batch_size();
         // as much comes as goes, and the lane is full: what is gathered never ends
         let (mut made, mut told) = (20 * size, 0);
         gather(&mut target, 0..made);

@@ -6,9 +6,8 @@
 //! and allows lanes as many records as take that long. Emptied batches go home to their producer under the same lock,
 //! so that no batch is allocated in steady state. Safe code; about 60 ns per batch.
 
-use crate::Batch;
 use crate::message::Message;
-use crate::record::BATCH;
+use crate::record::{AnyBatch, BATCH};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -21,37 +20,37 @@ pub(crate) const WORK: Duration = Duration::from_millis(20);
 /// Records that may wait before anything has been measured.
 pub(crate) const FIRST: usize = 64;
 
-struct Lane<T> {
-    messages: VecDeque<Message<T>>,
+struct Lane {
+    messages: VecDeque<Message>,
     batches: usize,
     records: usize,
-    empties: Vec<Batch<T>>,
+    empties: Vec<Box<dyn AnyBatch>>,
     sender: Option<Waker>,
 }
 
-struct Inner<T> {
-    lanes: Vec<Lane<T>>,
+struct Inner {
+    lanes: Vec<Lane>,
     receiver: Option<Waker>,
     /// Records a lane may hold.
     allowed: usize,
 }
 
-struct Shared<T>(Mutex<Inner<T>>);
+struct Shared(Mutex<Inner>);
 
-impl<T> Shared<T> {
-    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T> Lane<T> {
+impl Lane {
     fn is_full(&self, allowed: usize) -> bool {
         self.batches >= LANE || (self.batches > 0 && self.records >= allowed)
     }
 }
 
 /// An inbox with so many lanes: the sender of each, and the receiver.
-pub(crate) fn inbox<T>(lanes: usize) -> (Vec<Sender<T>>, Receiver<T>) {
+pub(crate) fn inbox(lanes: usize) -> (Vec<Sender>, Receiver) {
     let lane = || Lane { messages: VecDeque::new(), batches: 0, records: 0, empties: Vec::new(), sender: None };
     let inner = Inner { lanes: (0..lanes).map(|_| lane()).collect(), receiver: None, allowed: FIRST };
     let shared = Arc::new(Shared(Mutex::new(inner)));
@@ -60,14 +59,14 @@ pub(crate) fn inbox<T>(lanes: usize) -> (Vec<Sender<T>>, Receiver<T>) {
 }
 
 /// A producer's end of a lane.
-pub(crate) struct Sender<T> {
-    shared: Arc<Shared<T>>,
+pub(crate) struct Sender {
+    shared: Arc<Shared>,
     lane: usize,
     /// As of the last send.
     allowed: usize,
 }
 
-impl<T> Sender<T> {
+impl Sender {
     /// How many records a batch should have now: a few batches are to fill the lane.
     #[inline]
     pub(crate) fn batch_size(&self) -> usize {
@@ -75,7 +74,7 @@ impl<T> Sender<T> {
     }
 
     /// Sends up to [`batch_size`](Self::batch_size) records of the batch; what is sent is gone from it.
-    pub(crate) fn poll_send(&mut self, batch: &mut Batch<T>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_send(&mut self, batch: &mut dyn AnyBatch, cx: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.shared.lock();
         self.allowed = inner.allowed;
         let lane = &mut inner.lanes[self.lane];
@@ -83,13 +82,9 @@ impl<T> Sender<T> {
             lane.sender = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let mut sent = lane.empties.pop().unwrap_or_default();
+        let mut sent = lane.empties.pop().unwrap_or_else(|| batch.fresh());
         let size = (self.allowed / 2).clamp(1, BATCH);
-        if batch.len() <= 2 * size {
-            std::mem::swap(batch, &mut sent);
-        } else {
-            take_front(batch, size, &mut sent);
-        }
+        batch.give(if batch.len() <= 2 * size { batch.len() } else { size }, &mut *sent);
         lane.batches += 1;
         lane.records += sent.len();
         lane.messages.push_back(Message::Batch(sent));
@@ -99,7 +94,7 @@ impl<T> Sender<T> {
 
     /// Sends a mark. A watermark takes the place of those that wait right before it, so of them at most two follow one
     /// batch.
-    pub(crate) fn send_mark(&mut self, mark: Message<T>) {
+    pub(crate) fn send_mark(&mut self, mark: Message) {
         let mut inner = self.shared.lock();
         let messages = &mut inner.lanes[self.lane].messages;
         match mark {
@@ -116,14 +111,7 @@ impl<T> Sender<T> {
     }
 }
 
-/// Moves the first `n` records of `batch` to `to`, which is empty.
-fn take_front<T>(batch: &mut Batch<T>, n: usize, to: &mut Batch<T>) {
-    to.values.extend(batch.values.drain(..n));
-    to.times.extend(batch.times.drain(..n.min(batch.times.len())));
-    to.hashes.extend(batch.hashes.drain(..n.min(batch.hashes.len())));
-}
-
-fn wake<T>(mut inner: MutexGuard<'_, Inner<T>>) {
+fn wake(mut inner: MutexGuard<'_, Inner>) {
     let waker = inner.receiver.take();
     drop(inner);
     if let Some(waker) = waker {
@@ -132,14 +120,14 @@ fn wake<T>(mut inner: MutexGuard<'_, Inner<T>>) {
 }
 
 /// The subtask's end.
-pub(crate) struct Receiver<T> {
-    shared: Arc<Shared<T>>,
+pub(crate) struct Receiver {
+    shared: Arc<Shared>,
     next: usize,
     blocked: Vec<bool>,
     cost: Cost,
 }
 
-impl<T> Receiver<T> {
+impl Receiver {
     /// Whether messages of this lane are to be left where they are.
     pub(crate) fn block(&mut self, lane: usize, blocked: bool) {
         self.blocked[lane] = blocked;
@@ -155,9 +143,9 @@ impl<T> Receiver<T> {
     /// The next message of a lane that is not blocked; `used` goes back to where it came from.
     pub(crate) fn poll_recv(
         &mut self,
-        used: &mut Option<(usize, Batch<T>)>,
+        used: &mut Option<(usize, Box<dyn AnyBatch>)>,
         cx: &mut Context<'_>,
-    ) -> Poll<(usize, Message<T>)> {
+    ) -> Poll<(usize, Message)> {
         let mut inner = self.shared.lock();
         if let Some((lane, batch)) = used.take() {
             let empties = &mut inner.lanes[lane].empties;
@@ -229,7 +217,8 @@ impl Cost {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Timestamp;
+    use crate::{Batch, Timestamp};
+    use std::any::Any;
 
     fn context() -> Context<'static> {
         Context::from_waker(Waker::noop())
@@ -237,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_lane_is_bounded_and_marks_pass() {
-        let (mut senders, mut receiver) = inbox::<u64>(1);
+        let (mut senders, mut receiver) = inbox(1);
         (0..10).for_each(|_| receiver.worked(1000, Duration::from_micros(1)));
         let mut sent = 0;
         loop {
@@ -262,7 +251,7 @@ mod tests {
 
     #[test]
     fn watermarks_do_not_pile_up() {
-        let (mut senders, mut receiver) = inbox::<u64>(1);
+        let (mut senders, mut receiver) = inbox(1);
         let at = |ms| Message::Watermark(Timestamp::from_millis(ms));
         [at(1), at(2), Message::Idle, Message::Idle].into_iter().for_each(|mark| senders[0].send_mark(mark));
         (3..100).for_each(|ms| senders[0].send_mark(at(ms)));
@@ -292,14 +281,14 @@ mod tests {
 
     #[test]
     fn a_slow_receiver_gets_small_batches() {
-        let (mut senders, mut receiver) = inbox::<u64>(1);
+        let (mut senders, mut receiver) = inbox(1);
         receiver.worked(64, Duration::from_millis(64));
         let mut batch = Batch::from((0..1000).collect::<Vec<u64>>());
         while senders[0].poll_send(&mut batch, &mut context()).is_ready() {}
         let mut got = Vec::new();
         let mut used = None;
         while let Poll::Ready((_, Message::Batch(batch))) = receiver.poll_recv(&mut used, &mut context()) {
-            got.extend(batch.values);
+            got.extend((batch as Box<dyn Any>).downcast::<Batch<u64>>().unwrap().values);
         }
         assert!(got.len() <= 40, "20 ms of work at 1 ms each, and not {}", got.len());
         assert_eq!(got, (0..got.len() as u64).collect::<Vec<_>>());

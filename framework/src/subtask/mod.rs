@@ -1,6 +1,7 @@
 //! What runs in one subtask: stages, the loops that drive them, and the lanes between subtasks.
 //!
-//! Everything here is generic over record types, hence short: what depends on a type is a loop that calls user code.
+//! What depends on a record type is compiled for each type that a user has, so it is short: the loops that call user
+//! code. All else knows batches as [`AnyBatch`](crate::record::AnyBatch), stages as `AnyStage`, and is compiled once.
 //! Which subtasks there are is decided in `topology/`, where they run in `runtime/`.
 //!
 //! | file | what |
@@ -10,6 +11,7 @@
 //! | `exchange.rs`, `inbox.rs` | from subtask to subtask: routing; bounded lanes |
 //! | `gate.rs`, `marks.rs` | alignment of barriers and of watermarks; watermarks of several inputs as one |
 //! | `source.rs`, `drive.rs` | the two loops: at a source, behind an inbox |
+//! | `reader.rs` | a source's reader without its types |
 //! | `splits.rs` | event time at a source: the stage of `event_time`, and what it knows of splits |
 //! | `process.rs`, `heat.rs` | keyed operators on the row table; which of their keys are busy |
 //! | `operator.rs` | operators without keys: calls, items |
@@ -28,6 +30,7 @@ mod inbox;
 mod marks;
 mod operator;
 mod process;
+mod reader;
 mod report;
 mod sink;
 mod source;
@@ -40,16 +43,23 @@ mod timers;
 pub(crate) use branch::{BranchStage, branch_loops};
 pub(crate) use chain::{ChainStage, Loops, chain_loops};
 pub(crate) use drive::drive;
-pub(crate) use exchange::{BatchWriter, Borrowed, Computed, Consumers, HashOf, KeyedWriter, keyed_loops};
+pub(crate) use exchange::{Batches, Borrowed, Computed, Consumers, HashOf, LaneWriter, Owners, keyed_loops};
 pub(crate) use gate::GateSpec;
 pub(crate) use inbox::{Receiver, Sender, inbox};
 pub(crate) use marks::Mark;
 pub(crate) use operator::OperatorStage;
 pub(crate) use process::{KeyOf, ProcessStage};
+pub(crate) use reader::{Opening, open_source};
 pub(crate) use report::{Command, Commands, Counters, Report, Reports, StageContext};
-pub(crate) use sink::SinkStage;
-pub(crate) use source::{Assignment, drive_source};
+pub(crate) use sink::{SinkStage, open_sink, sink_context};
+pub(crate) use source::{Assignment, drive_source, source_context};
 pub(crate) use splits::{EventTimeStage, SetTimes, Splits, set_times};
-pub(crate) use stage::{AnyStage, Branch, Control, Discard, FanOut, Followers, Stage, erase, mismatch, typed};
-pub(crate) use stand_in::{AnyBatch, Keep, Kept, Unpack};
+pub(crate) use stage::{AnyStage, Control, Copier, Discard, FanOut, Followers, Stage, copier, mismatch};
+pub(crate) use stand_in::{Keep, Kept, Unpack};
 pub(crate) use suspect::Suspect;
+
+use crate::Error;
+use futures::future::LocalBoxFuture;
+
+/// A subtask's life.
+pub(crate) type Life = LocalBoxFuture<'static, Result<(), Error>>;

@@ -15,7 +15,7 @@
 //!    on, `ready` is stopped, the items are encoded, and written on another thread, which reports this subtask's part.
 
 use super::report::{Counters, Report, StageContext};
-use super::stage::{Control, Stage};
+use super::stage::{AnyStage, Control, Stage};
 use crate::checkpoints::Part;
 use crate::guard::guarded;
 use crate::operator::{Operator, Output};
@@ -97,7 +97,7 @@ pub(crate) struct OperatorStage<O: Operator> {
     ended: bool,
     written: Option<Written>,
     store: Arc<ItemsStore>,
-    next: Box<dyn Stage<O::Out>>,
+    next: Box<dyn AnyStage>,
     context: StageContext,
 }
 
@@ -107,7 +107,7 @@ impl<O: Operator> OperatorStage<O> {
         operator: O,
         store: ItemsStore,
         timed: bool,
-        next: Box<dyn Stage<O::Out>>,
+        next: Box<dyn AnyStage>,
         context: StageContext,
     ) -> Result<Self, Error> {
         let items = store.load().map_err(|e| e.at(context.place("operator")))?;
@@ -209,7 +209,7 @@ impl<O: Operator> OperatorStage<O> {
             }
             let mut batch = self.out.emitted();
             Counters::add(&self.context.counters.records_out, batch.len());
-            self.next.on_batch(&mut batch)?;
+            self.next.on_any(&mut *batch)?;
             drop(batch);
             ready!(self.next.poll_ready(all, cx))?;
         }
@@ -333,7 +333,8 @@ impl Parts {
     }
 }
 
-impl<O: Operator> Stage<O::In> for OperatorStage<O> {
+impl<O: Operator> Stage for OperatorStage<O> {
+    type In = O::In;
     fn on_batch(&mut self, batch: &mut Batch<O::In>) -> Result<(), Error> {
         Counters::add(&self.context.counters.records_in, batch.len());
         if !batch.is_empty() {

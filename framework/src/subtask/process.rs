@@ -14,9 +14,10 @@
 //! The state itself, rows and the tables of their collections, is `state/keyed.rs`.
 
 use super::drive::nanos;
+use super::exchange::{Lends, Makes};
 use super::heat::Heat;
 use super::report::{Counters, StageContext};
-use super::stage::{Control, Stage};
+use super::stage::{AnyStage, Control, Stage};
 use super::timers::Waiting;
 use crate::clock;
 use crate::guard::guarded;
@@ -37,17 +38,17 @@ const KEY_AHEAD: usize = 8;
 /// How a keyed operator finds the key of a record.
 pub(crate) enum KeyOf<K, T> {
     /// It is a part of the record.
-    Borrowed(Arc<dyn Fn(&T) -> &K + Send + Sync>),
+    Borrowed(Arc<dyn Lends<T, K>>),
     /// It is made from the record.
-    Computed(Arc<dyn Fn(&T) -> K + Send + Sync>),
+    Computed(Arc<dyn Makes<T, K>>),
 }
 
 impl<K, T> KeyOf<K, T> {
     #[inline(always)]
     fn with<R>(&self, value: &T, f: impl FnOnce(&K) -> R) -> R {
         match self {
-            Self::Borrowed(key) => f(key(value)),
-            Self::Computed(key) => f(&key(value)),
+            Self::Borrowed(lends) => f(lends.key(value)),
+            Self::Computed(makes) => f(&makes.key(value)),
         }
     }
 }
@@ -79,7 +80,7 @@ pub(crate) struct ProcessStage<P: Process> {
     pub(super) waiting: Waiting,
     pub(super) out: Batch<P::Out>,
     pub(super) timed: bool,
-    pub(super) next: Box<dyn Stage<P::Out>>,
+    pub(super) next: Box<dyn AnyStage>,
     pub(super) context: StageContext,
 }
 
@@ -96,7 +97,7 @@ impl<P: Process> ProcessStage<P> {
         key_of: KeyOf<P::Key, P::In>,
         state: StateContext,
         timed: bool,
-        next: Box<dyn Stage<P::Out>>,
+        next: Box<dyn AnyStage>,
         context: StageContext,
     ) -> Self {
         let heat = Heat::new(state.groups.clone());
@@ -115,7 +116,9 @@ impl<P: Process> ProcessStage<P> {
         let Self { state: Keyed { rows, storage, .. }, key_of, misses, .. } = self;
         misses.keys.clear();
         let hashes = &batch.hashes[..];
-        hashes.iter().take(SLOT_AHEAD).for_each(|h| rows.prefetch(*h));
+        for h in &hashes[..hashes.len().min(SLOT_AHEAD)] {
+            rows.prefetch(*h);
+        }
         for (i, (value, hash)) in batch.values.iter().zip(hashes).enumerate() {
             if let Some(h) = hashes.get(i + SLOT_AHEAD) {
                 rows.prefetch(*h);
@@ -184,7 +187,9 @@ impl<P: Process> ProcessStage<P> {
         out.values.reserve(batch.values.len());
         let hashes = &batch.hashes[..];
         let mut times = batch.times.drain(..);
-        hashes.iter().take(SLOT_AHEAD).for_each(|h| rows.prefetch(*h));
+        for h in &hashes[..hashes.len().min(SLOT_AHEAD)] {
+            rows.prefetch(*h);
+        }
         for (i, (value, hash)) in batch.values.drain(..).zip(hashes).enumerate() {
             if let Some(h) = hashes.get(i + SLOT_AHEAD) {
                 rows.prefetch(*h);
@@ -224,7 +229,8 @@ impl<P: Process> ProcessStage<P> {
     }
 }
 
-impl<P: Process> Stage<P::In> for ProcessStage<P> {
+impl<P: Process> Stage for ProcessStage<P> {
+    type In = P::In;
     fn on_batch(&mut self, batch: &mut Batch<P::In>) -> Result<(), Error> {
         let records = batch.len();
         Counters::add(&self.context.counters.records_in, records);
@@ -244,7 +250,7 @@ impl<P: Process> Stage<P::In> for ProcessStage<P> {
         done.map_err(|error| self.blame(error, batch.hashes.get(at)))?;
         batch.clear();
         self.settle()?;
-        self.next.on_batch(&mut self.out)
+        self.next.on_any(&mut self.out)
     }
 }
 

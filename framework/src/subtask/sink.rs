@@ -13,13 +13,16 @@
 
 use super::inbox::{Cost, FIRST};
 use super::report::{Counters, Report, StageContext};
-use super::stage::{Control, Stage, end};
+use super::stage::{AnyStage, Control, end, mismatch};
 use crate::checkpoints::Part;
 use crate::guard::guarded;
 use crate::operator::{Sink, SinkContext, SinkWriter};
-use crate::{Batch, BoxError, Epoch, Error, Timestamp, clock};
+use crate::record::AnyBatch;
+use crate::{BoxError, Epoch, Error, Timestamp, clock};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
+use serde_json::Value;
+use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,35 +32,88 @@ use std::time::{Duration, Instant};
 const HOLD: Duration = Duration::from_millis(100);
 
 /// What is asked of the writer.
-enum Op<T, C> {
-    Write(Batch<T>),
+enum Op {
+    Write(Box<dyn AnyBatch>),
     Prepare(Epoch),
-    Commit(Epoch, C),
+    Commit(Epoch),
 }
 
 /// What a call gave.
-enum Done<C> {
+pub(crate) enum Done {
     Opened,
     Written,
-    Prepared(Epoch, Option<C>),
+    /// With its committable as JSON, if it has one.
+    Prepared(Epoch, Option<Value>),
     Committed(Epoch),
 }
 
-type Call<W, C> = LocalBoxFuture<'static, Result<(W, Done<C>), BoxError>>;
+/// A call under way; it owns the writer.
+pub(crate) type Call = LocalBoxFuture<'static, Result<(Box<dyn AnyWriter>, Done), BoxError>>;
 
-enum State<W, C> {
-    Idle(W),
-    Busy(Call<W, C>),
+/// A writer whose types only it knows.
+pub(crate) trait AnyWriter {
+    fn write(self: Box<Self>, batch: Box<dyn AnyBatch>) -> Call;
+    fn prepare(self: Box<Self>, epoch: Epoch) -> Call;
+    /// Of what was prepared last.
+    fn commit(self: Box<Self>, epoch: Epoch) -> Call;
+}
+
+struct WriterOf<T, W: SinkWriter<T>> {
+    writer: W,
+    committable: Option<W::Committable>,
+}
+
+/// Opens a writer.
+pub(crate) fn open_sink<T: Send + 'static, S: Sink<T>>(sink: Arc<S>, cx: SinkContext) -> Call {
+    async move {
+        let writer: Box<dyn AnyWriter> = Box::new(WriterOf { writer: sink.open(&cx).await?, committable: None });
+        Ok((writer, Done::Opened))
+    }
+    .boxed_local()
+}
+
+impl<T: Send + 'static, W: SinkWriter<T>> AnyWriter for WriterOf<T, W> {
+    fn write(mut self: Box<Self>, batch: Box<dyn AnyBatch>) -> Call {
+        async move {
+            let batch: Box<dyn Any> = batch;
+            self.writer.write(*batch.downcast().map_err(|_| mismatch::<T>())?).await?;
+            Ok((self as Box<dyn AnyWriter>, Done::Written))
+        }
+        .boxed_local()
+    }
+
+    fn prepare(mut self: Box<Self>, epoch: Epoch) -> Call {
+        async move {
+            self.committable = self.writer.prepare(epoch).await?;
+            let value = self.committable.as_ref().map(serde_json::to_value).transpose();
+            let value = value.map_err(|e| format!("its committable cannot be written as JSON: {e}"))?;
+            Ok((self as Box<dyn AnyWriter>, Done::Prepared(epoch, value)))
+        }
+        .boxed_local()
+    }
+
+    fn commit(mut self: Box<Self>, epoch: Epoch) -> Call {
+        async move {
+            if let Some(committable) = self.committable.take() {
+                self.writer.commit(committable).await?;
+            }
+            Ok((self as Box<dyn AnyWriter>, Done::Committed(epoch)))
+        }
+        .boxed_local()
+    }
+}
+
+enum State {
+    Idle(Box<dyn AnyWriter>),
+    Busy(Call),
     /// Between two of the others, and after an error.
     Gone,
 }
 
-type CommittableOf<T, S> = <<S as Sink<T>>::Writer as SinkWriter<T>>::Committable;
-
 /// The last stage of a stream.
-pub(crate) struct SinkStage<T, S: Sink<T>> {
-    state: State<S::Writer, CommittableOf<T, S>>,
-    queue: VecDeque<Op<T, CommittableOf<T, S>>>,
+pub(crate) struct SinkStage {
+    state: State,
+    queue: VecDeque<Op>,
     /// Records that wait in `queue`, and their bytes.
     held: usize,
     held_bytes: usize,
@@ -68,15 +124,10 @@ pub(crate) struct SinkStage<T, S: Sink<T>> {
     undecided: Option<Epoch>,
     /// Whether `prepare` of that epoch has begun: what waits behind it belongs to the next one.
     prepared: bool,
-    committable: Option<CommittableOf<T, S>>,
+    /// Whether that epoch has something to commit.
+    committable: bool,
     separates: bool,
     context: StageContext,
-}
-
-/// Bytes of a batch, what values keep on the heap guessed at 64 each.
-fn bytes<T>(batch: &Batch<T>) -> usize {
-    let heap = if std::mem::needs_drop::<T>() { 64 } else { 0 };
-    batch.len() * (size_of::<T>() + heap)
 }
 
 /// The context a sink is given.
@@ -92,13 +143,12 @@ pub(crate) fn sink_context(cx: &StageContext) -> SinkContext {
     }
 }
 
-impl<T: Send + 'static, S: Sink<T>> SinkStage<T, S> {
-    /// Begins to open the writer; reports ready when it is open.
-    pub(crate) fn new(sink: Arc<S>, context: StageContext) -> Self {
-        let (separates, cx) = (sink.separates_epochs(), sink_context(&context));
-        let open = async move { Ok((sink.open(&cx).await?, Done::Opened)) };
+impl SinkStage {
+    /// Opens the writer, by `open`, and reports ready when it is open. Whether it separates epochs itself is said by
+    /// the sink.
+    pub(crate) fn new(open: Call, separates: bool, context: StageContext) -> Self {
         Self {
-            state: State::Busy(open.boxed_local()),
+            state: State::Busy(open),
             queue: VecDeque::new(),
             held: 0,
             held_bytes: 0,
@@ -106,7 +156,7 @@ impl<T: Send + 'static, S: Sink<T>> SinkStage<T, S> {
             writing: None,
             undecided: None,
             prepared: false,
-            committable: None,
+            committable: false,
             separates,
             context,
         }
@@ -117,7 +167,7 @@ impl<T: Send + 'static, S: Sink<T>> SinkStage<T, S> {
     }
 
     /// The next call that may be made now.
-    fn next_op(&mut self) -> Option<Op<T, CommittableOf<T, S>>> {
+    fn next_op(&mut self) -> Option<Op> {
         if matches!(self.queue.front(), Some(Op::Write(_))) && self.is_held_back() {
             return None;
         }
@@ -126,33 +176,21 @@ impl<T: Send + 'static, S: Sink<T>> SinkStage<T, S> {
         op
     }
 
-    fn call(&mut self, mut writer: S::Writer, op: Op<T, CommittableOf<T, S>>) -> Call<S::Writer, CommittableOf<T, S>> {
+    fn call(&mut self, writer: Box<dyn AnyWriter>, op: Op) -> Call {
         match op {
             Op::Write(batch) => {
                 self.held -= batch.len();
-                self.held_bytes -= bytes(&batch);
+                self.held_bytes -= batch.bytes();
                 self.writing = Some((batch.len(), clock::now()));
                 Counters::add(&self.context.counters.records_out, batch.len());
-                async move {
-                    writer.write(batch).await?;
-                    Ok((writer, Done::Written))
-                }
-                .boxed_local()
+                writer.write(batch)
             }
-            Op::Prepare(epoch) => async move {
-                let committable = writer.prepare(epoch).await?;
-                Ok((writer, Done::Prepared(epoch, committable)))
-            }
-            .boxed_local(),
-            Op::Commit(epoch, committable) => async move {
-                writer.commit(committable).await?;
-                Ok((writer, Done::Committed(epoch)))
-            }
-            .boxed_local(),
+            Op::Prepare(epoch) => writer.prepare(epoch),
+            Op::Commit(epoch) => writer.commit(epoch),
         }
     }
 
-    fn done(&mut self, done: Done<CommittableOf<T, S>>) -> Result<(), Error> {
+    fn done(&mut self, done: Done) {
         let participant = self.context.participant;
         match done {
             Done::Written => {
@@ -161,19 +199,14 @@ impl<T: Send + 'static, S: Sink<T>> SinkStage<T, S> {
                 }
             }
             Done::Opened => self.context.reports.send(Report::Ready),
-            Done::Prepared(epoch, committable) => {
-                let value = committable.as_ref().map(serde_json::to_value).transpose().map_err(|e| {
-                    let place = self.context.place("sink");
-                    Error::from_user(format!("its committable cannot be written as JSON: {e}").into(), place)
-                })?;
-                self.committable = committable;
+            Done::Prepared(epoch, value) => {
+                self.committable = value.is_some();
                 let (name, subtask) = (self.context.name.to_string(), self.context.subtask);
                 let part = Part::Sink { name, subtask, committable: value };
                 self.context.reports.send(Report::Part { participant, epoch, part });
             }
             Done::Committed(epoch) => self.committed(epoch),
         }
-        Ok(())
     }
 
     fn committed(&mut self, epoch: Epoch) {
@@ -200,7 +233,7 @@ impl<T: Send + 'static, S: Sink<T>> SinkStage<T, S> {
                     }
                     Poll::Ready(Ok((writer, done))) => {
                         self.state = State::Idle(writer);
-                        self.done(done)?;
+                        self.done(done);
                     }
                     Poll::Ready(Err(error)) => return Err(Error::from_user(error, self.context.place("sink"))),
                 },
@@ -216,20 +249,21 @@ impl<T: Send + 'static, S: Sink<T>> SinkStage<T, S> {
     }
 }
 
-impl<T: Send + 'static, S: Sink<T>> Stage<T> for SinkStage<T, S> {
-    fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
-        if !batch.is_empty() {
-            let taken = std::mem::take(batch);
+impl AnyStage for SinkStage {
+    fn on_any(&mut self, batch: &mut dyn AnyBatch) -> Result<(), Error> {
+        if batch.len() > 0 {
+            let mut taken = batch.fresh();
+            batch.give(batch.len(), &mut *taken);
             Counters::add(&self.context.counters.records_in, taken.len());
             self.held += taken.len();
-            self.held_bytes += bytes(&taken);
+            self.held_bytes += taken.bytes();
             self.queue.push_back(Op::Write(taken));
         }
         Ok(())
     }
 }
 
-impl<T: Send + 'static, S: Sink<T>> Control for SinkStage<T, S> {
+impl Control for SinkStage {
     fn next(&mut self) -> &mut dyn Control {
         end()
     }
@@ -243,9 +277,10 @@ impl<T: Send + 'static, S: Sink<T>> Control for SinkStage<T, S> {
         Ok(())
     }
     fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
-        match self.committable.take() {
-            Some(committable) => self.queue.push_front(Op::Commit(epoch, committable)),
-            None => self.committed(epoch),
+        if std::mem::take(&mut self.committable) {
+            self.queue.push_front(Op::Commit(epoch));
+        } else {
+            self.committed(epoch);
         }
         Ok(())
     }

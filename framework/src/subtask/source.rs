@@ -7,25 +7,27 @@
 //! 3. At barrier `n`: takes the offset of each split, reports them, sends the barrier on.
 //! 4. At the end of all splits: passes the end on once, reports it, and serves barriers until it is told to leave.
 //!
-//! What `event_time` has to know of the splits it says in `splits.rs`.
+//! What `event_time` has to know of the splits it says in `splits.rs`. The types of a source are known in `reader.rs`.
 
+use super::Life;
 use super::drive::{Slice, Wait};
 use super::inbox::Cost;
+use super::reader::{AnyReader, Opening, Read};
 use super::report::{Command, Commands, Counters, Report, StageContext};
 use super::splits::Splits;
-use super::stage::Stage;
+use super::stage::AnyStage;
 use super::suspect::{Suspect, Tally};
 use crate::checkpoints::{Part, SplitSnapshot, SplitTime};
 use crate::clock;
 use crate::guard::guarded;
-use crate::operator::{OffsetOf, Polled, RecordOf, Source, SourceContext, SourceReader, SplitBatch, SplitOf};
-use crate::{Batch, BoxError, Epoch, Error};
+use crate::operator::{Polled, SourceContext};
+use crate::{Epoch, Error};
+use futures::FutureExt;
 use serde_json::Value;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -39,25 +41,22 @@ pub(crate) struct Assignment {
     pub(crate) times: Vec<SplitTime>,
 }
 
-struct Driver<S: Source> {
-    reader: S::Reader,
-    stage: Box<dyn Stage<RecordOf<S>>>,
+struct Driver {
+    reader: Box<dyn AnyReader>,
+    stage: Box<dyn AnyStage>,
     commands: Commands,
     /// Taken from the queue while something else was waited for.
     waiting: VecDeque<Command>,
     /// Decisions the stage knows of and the reader does not.
     unseen: VecDeque<Epoch>,
     leaving: bool,
-    splits: Vec<SplitOf<S>>,
-    /// The number of each.
-    numbers: BTreeMap<SplitOf<S>, usize>,
+    /// How many splits there are.
+    splits: usize,
     tally: Tally,
-    /// What is known of them in event time, by the same numbers.
+    /// What is known of them in event time.
     times: Rc<Splits>,
     /// When a split will be idle that brings nothing until then.
     silence: Option<Instant>,
-    /// What was reported and is not decided yet.
-    reported: VecDeque<(Epoch, Vec<(SplitOf<S>, OffsetOf<S>)>)>,
     running: bool,
     ended: bool,
     /// Whether the coordinator knows that something was read in this epoch.
@@ -69,42 +68,55 @@ struct Driver<S: Source> {
     context: StageContext,
 }
 
-/// Runs until it is told to end.
-pub(crate) async fn drive_source<S: Source>(
-    source: Arc<S>,
+/// The context a source is given.
+pub(crate) fn source_context(cx: &StageContext) -> SourceContext {
+    SourceContext {
+        job: cx.job.to_string(),
+        source: cx.name.to_string(),
+        subtask: cx.subtask,
+        parallelism: cx.parallelism,
+        attempt: cx.attempt,
+        traffic: cx.counters.traffic.clone(),
+    }
+}
+
+/// Runs the source that is opened by `open`, until it is told to end.
+pub(crate) fn drive_source(
+    open: Opening,
     assigned: Vec<Assignment>,
     times: Rc<Splits>,
-    stage: Box<dyn Stage<RecordOf<S>>>,
+    stage: Box<dyn AnyStage>,
+    commands: Commands,
+    context: StageContext,
+) -> Life {
+    run(open, assigned, times, stage, commands, context).boxed_local()
+}
+
+async fn run(
+    open: Opening,
+    assigned: Vec<Assignment>,
+    times: Rc<Splits>,
+    stage: Box<dyn AnyStage>,
     commands: Commands,
     context: StageContext,
 ) -> Result<(), Error> {
     let place = context.place("source");
-    let cx = SourceContext {
-        job: context.job.to_string(),
-        source: context.name.to_string(),
-        subtask: context.subtask,
-        parallelism: context.parallelism,
-        attempt: context.attempt,
-        traffic: context.counters.traffic.clone(),
-    };
     let restored = context.first_epoch.saturating_sub(1);
     let suspect = context.suspect.as_ref().filter(|suspect| *suspect.source == *context.name);
     let range = |split: &Value| suspect.filter(|suspect| suspect.split == *split)?.range(restored);
     let suspects = assigned.iter().map(|assigned| range(&assigned.split)).collect();
-    let reader = source.open(&cx).await.map_err(|e| Error::from_user(e, &place))?;
-    let mut driver = Driver::<S> {
+    let reader = open.await.map_err(|e| Error::from_user(e, &place))?;
+    let mut driver = Driver {
         reader,
         stage,
         commands,
         waiting: VecDeque::new(),
         unseen: VecDeque::new(),
         leaving: false,
-        splits: Vec::new(),
-        numbers: BTreeMap::new(),
+        splits: assigned.len(),
         tally: Tally::new(restored, suspects),
         times,
         silence: None,
-        reported: VecDeque::new(),
         running: false,
         ended: false,
         told: false,
@@ -114,8 +126,9 @@ pub(crate) async fn drive_source<S: Source>(
         context,
     };
     let restored: Vec<_> = assigned.iter().map(|split| split.times.clone()).collect();
-    for Assignment { split, from, .. } in assigned {
-        driver.assign(split, from).await.map_err(|e| Error::from_user(e, &place))?;
+    for (number, Assignment { split, from, .. }) in assigned.into_iter().enumerate() {
+        let assigned = driver.reader.assign(split, from).map_err(|e| e.at(&place))?.await;
+        assigned.map_err(|e| Error::from_user(e, format!("split {}", driver.reader.name(number))).at(&place))?;
     }
     driver.times.assign(&restored, clock::now());
     driver.context.reports.send(Report::Ready);
@@ -128,20 +141,10 @@ enum Woken {
     Data,
 }
 
-impl<S: Source> Driver<S> {
-    async fn assign(&mut self, split: Value, from: Option<Value>) -> Result<(), BoxError> {
-        let split: SplitOf<S> = serde_json::from_value(split).map_err(|e| not_ours("split", &e))?;
-        let from = from.map(serde_json::from_value).transpose().map_err(|e| not_ours("offset", &e))?;
-        let place = format!("split {split}");
-        self.reader.assign(split.clone(), from).await.map_err(|e| Error::from_user(e, place))?;
-        self.numbers.insert(split.clone(), self.splits.len());
-        self.splits.push(split);
-        Ok(())
-    }
-
+impl Driver {
     async fn run(&mut self) -> Result<(), Error> {
         let mut slice = Slice::new();
-        let mut batch = SplitBatch::new();
+        let mut read = Read::default();
         loop {
             while let Some(epoch) = self.unseen.pop_front() {
                 self.show(epoch).await;
@@ -154,12 +157,12 @@ impl<S: Source> Driver<S> {
             }
             let polled = if self.running && !self.ended {
                 let start = clock::now();
-                let polled = self.read(&mut batch, start).await?;
+                let polled = self.read(&mut read, start).await?;
                 let now = clock::now();
                 let took = now.duration_since(start);
-                self.context.worked(batch.taken, took, self.waited);
+                self.context.worked(read.records, took, self.waited);
                 slice.pass(now).await;
-                self.adapt(&mut batch, took);
+                self.adapt(read.records, took);
                 polled
             } else {
                 Polled::Later
@@ -191,74 +194,56 @@ impl<S: Source> Driver<S> {
     }
 
     /// Reads a batch and hands it on.
-    async fn read(&mut self, batch: &mut SplitBatch<RecordOf<S>, SplitOf<S>>, start: Instant) -> Result<Polled, Error> {
+    async fn read(&mut self, read: &mut Read, start: Instant) -> Result<Polled, Error> {
         self.waited = Duration::ZERO;
-        batch.split = None;
-        batch.room = self.tally.room(self.room);
-        let from = self.suspect_offset();
-        let place = || self.context.place("source");
-        let polled =
-            guarded(place, || self.reader.poll(batch).map_err(|e| Error::from_user(e, self.context.place("source"))))?;
-        batch.taken = batch.records.len();
-        if !batch.records.is_empty() {
-            Counters::add(&self.context.counters.records_in, batch.taken);
+        let from = self.tally.suspect().map(|split| self.reader.offset(split));
+        let (reader, room) = (&mut self.reader, self.tally.room(self.room));
+        let poll = || reader.poll(room, read).map_err(|e| Error::from_user(e, self.context.place("source")));
+        let polled = guarded(|| self.context.place("source"), poll)?;
+        if read.records > 0 {
+            Counters::add(&self.context.counters.records_in, read.records);
             if !std::mem::replace(&mut self.told, true) {
                 self.context.reports.send(Report::Progress);
             }
-            let split = batch.split.as_ref().and_then(|split| self.numbers.get(split)).copied();
-            if let Some(split) = split {
+            if let Some(split) = read.split {
                 self.times.came(split, start);
             }
-            self.hand_on(split, from, batch).await?;
-            Counters::add(&self.context.counters.records_out, batch.taken);
+            self.hand_on(read, from).await?;
+            Counters::add(&self.context.counters.records_out, read.records);
         } else {
             self.ready(false).await?;
         }
-        self.note_ends(batch, polled, start);
+        self.note_ends(read, polled, start);
         self.stage.background()?;
         Ok(polled)
     }
 
-    /// The offset of the record that comes next, if it is suspect.
-    fn suspect_offset(&self) -> Option<String> {
-        self.tally.suspect().map(|split| self.offset(split))
-    }
-
-    /// The offset of the next record of a split, in words.
-    fn offset(&self, split: usize) -> String {
-        self.reader.offset(&self.splits[split]).map_or_else(|e| e.to_string(), |offset| format!("{offset:?}"))
-    }
-
-    /// Hands a batch on, suspects one by one, and waits until the stage takes more.
-    async fn hand_on(
-        &mut self,
-        split: Option<usize>,
-        from: Option<String>,
-        batch: &mut SplitBatch<RecordOf<S>, SplitOf<S>>,
-    ) -> Result<(), Error> {
-        let n = batch.taken;
-        match (split, from) {
+    /// Hands a batch on, suspects one by one, and waits until the stage takes more. `from` is the offset of the first
+    /// record, if that is suspect.
+    async fn hand_on(&mut self, read: &Read, from: Option<String>) -> Result<(), Error> {
+        let n = read.records;
+        match (read.split, from) {
             (Some(split), Some(from)) if self.tally.is_suspect(split) => {
-                let (mut one, mut times) = (Batch::new(), batch.records.times.drain(..));
-                for (i, value) in batch.records.values.drain(..).enumerate() {
-                    one.values.push(value);
-                    one.times.extend(times.next());
-                    let record = if n == 1 { from.clone() } else { format!("{from}, record {} of {n}", i + 1) };
-                    let done = self.stage.on_batch(&mut one);
+                let mut one = self.reader.batch().fresh();
+                for i in 1..=n {
+                    self.reader.batch().give(1, &mut *one);
+                    let record = if n == 1 { from.clone() } else { format!("{from}, record {i} of {n}") };
+                    let done = self.stage.on_any(&mut *one);
                     let done = if done.is_ok() { self.ready(true).await } else { done };
                     done.map_err(|error| self.blame(error, split, 1, Some(record)))?;
                     self.tally.pass(split, 1);
                 }
             }
             (Some(split), _) => {
-                self.stage.on_batch(&mut batch.records).map_err(|error| self.blame(error, split, n, None))?;
+                self.stage.on_any(self.reader.batch()).map_err(|error| self.blame(error, split, n, None))?;
                 let done = self.ready(false).await;
                 // what the stage has under way need not be of this batch, but most often is
                 done.inspect_err(|_| self.report(split, n, None))?;
                 self.tally.pass(split, n);
             }
             (None, _) => {
-                self.stage.on_batch(&mut batch.records).map_err(|error| error.at(self.context.place("source")))?;
+                let done = self.stage.on_any(self.reader.batch());
+                done.map_err(|error| error.at(self.context.place("source")))?;
                 self.ready(false).await?;
             }
         }
@@ -267,10 +252,10 @@ impl<S: Source> Driver<S> {
 
     /// Says which records an error came from: of a batch, or the one at this offset.
     fn blame(&self, error: Error, split: usize, records: usize, offset: Option<String>) -> Error {
-        let place = format!("{}, split {}", self.context.place("source"), self.splits[split]);
+        let place = format!("{}, split {}", self.context.place("source"), self.reader.name(split));
         let error = match &offset {
             Some(offset) => error.at(format!("{place}, offset {offset}")),
-            None => error.at(format!("{place}, in the batch that ends at offset {}", self.offset(split))),
+            None => error.at(format!("{place}, in the batch that ends at offset {}", self.reader.offset(split))),
         };
         self.report(split, records, offset);
         error
@@ -278,8 +263,8 @@ impl<S: Source> Driver<S> {
 
     /// Lets the next attempt know which records to look at one by one.
     fn report(&self, split: usize, records: usize, offset: Option<String>) {
-        let name = &self.splits[split];
-        let Ok(value) = serde_json::to_value(name) else { return };
+        let name = self.reader.name(split);
+        let Some(value) = self.reader.split(split) else { return };
         let source = self.context.name.to_string();
         let record = offset.map(|offset| format!("the record of source `{source}`, split {name}, offset {offset}"));
         let (before, records) = (self.tally.before(split), records as u64);
@@ -287,28 +272,27 @@ impl<S: Source> Driver<S> {
     }
 
     /// Which splits have been read to their end, as of this poll.
-    fn note_ends(&mut self, batch: &mut SplitBatch<RecordOf<S>, SplitOf<S>>, polled: Polled, now: Instant) {
+    fn note_ends(&mut self, read: &mut Read, polled: Polled, now: Instant) {
         self.silence = None;
         if !self.times.matter() {
-            return batch.ends.clear();
+            return read.ends.clear();
         }
-        let at_end = |number| self.times.at_end(number, now);
-        for (split, finished) in batch.ends.drain(..) {
-            let Some(number) = self.numbers.get(&split).copied() else { continue };
+        let at_end = |split| self.times.at_end(split, now);
+        for (split, finished) in read.ends.drain(..) {
             if finished {
-                self.times.finished(number);
+                self.times.finished(split);
             } else {
-                self.silence = self.silence.into_iter().chain(at_end(number)).min();
+                self.silence = self.silence.into_iter().chain(at_end(split)).min();
             }
         }
         if polled == Polled::AtEnd {
-            self.silence = (0..self.splits.len()).filter_map(at_end).min();
+            self.silence = (0..self.splits).filter_map(at_end).min();
         }
     }
 
     /// Batches shrink so that a barrier never waits long for the one under way.
-    fn adapt(&mut self, batch: &mut SplitBatch<RecordOf<S>, SplitOf<S>>, took: Duration) {
-        if let Some(allowed) = self.cost.measured(batch.taken, took, 1) {
+    fn adapt(&mut self, records: usize, took: Duration) {
+        if let Some(allowed) = self.cost.measured(records, took, 1) {
             self.room = (allowed / 2).clamp(1, crate::record::BATCH);
         }
     }
@@ -337,38 +321,26 @@ impl<S: Source> Driver<S> {
     async fn barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.stage.on_announced(epoch);
         self.ready(true).await?;
-        let place = || self.context.place("source");
-        let mut offsets = Vec::with_capacity(self.splits.len());
-        let mut parts = Vec::with_capacity(self.splits.len());
-        for (number, split) in self.splits.iter().enumerate() {
-            let offset =
-                self.reader.offset(split).map_err(|e| Error::from_user(e, format!("{}, split {split}", place())))?;
-            let json = |e: serde_json::Error| Error::from_user(e.into(), format!("{}, split {split} as JSON", place()));
-            parts.push(SplitSnapshot {
-                split: serde_json::to_value(split).map_err(json)?,
-                offset: serde_json::to_value(&offset).map_err(json)?,
-                finished: self.ended,
-                times: self.times.snapshot(number),
-            });
-            offsets.push((split.clone(), offset));
-        }
+        let part = |(split, (value, offset))| SplitSnapshot {
+            split: value,
+            offset,
+            finished: self.ended,
+            times: self.times.snapshot(split),
+        };
+        let offsets = self.reader.keep(epoch, &self.context.place("source"))?;
+        let splits = offsets.into_iter().enumerate().map(part).collect();
         self.stage.on_barrier(epoch)?;
         self.tally.barrier(epoch);
         self.told = false;
-        self.reported.push_back((epoch, offsets));
         let (participant, name) = (self.context.participant, self.context.name.to_string());
-        self.context.reports.send(Report::Part { participant, epoch, part: Part::Source { name, splits: parts } });
+        self.context.reports.send(Report::Part { participant, epoch, part: Part::Source { name, splits } });
         Ok(())
     }
 
     /// Lets the reader know what has been decided.
     async fn show(&mut self, epoch: Epoch) {
         self.tally.decided(epoch);
-        while self.reported.front().is_some_and(|(e, _)| *e <= epoch) {
-            if let Some((_, offsets)) = self.reported.pop_front() {
-                self.reader.decided(&offsets).await;
-            }
-        }
+        self.reader.decided(epoch).await;
     }
 
     /// Until the stage takes the next batch, or it is time to leave. Decisions are passed on meanwhile, for a sink may
@@ -428,11 +400,4 @@ impl<S: Source> Driver<S> {
         })
         .await
     }
-}
-
-fn not_ours(what: &str, error: &serde_json::Error) -> BoxError {
-    Error::refused(format!(
-        "the checkpoint has a {what} that this source cannot read ({error}): give the source another name to start it anew, or use the source that wrote it"
-    ))
-    .into()
 }

@@ -7,10 +7,12 @@
 
 use super::marks::{Mark, Marks};
 use super::report::StageContext;
-use super::stage::{Control, Stage};
+use super::stage::{AnyStage, Control, mismatch};
 use crate::checkpoints::SplitTime;
 use crate::operator::Watermarks;
+use crate::record::AnyBatch;
 use crate::{Batch, Error, Timestamp};
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -138,16 +140,22 @@ fn known(time: Timestamp) -> Option<Timestamp> {
     (time > Timestamp::MIN).then_some(time)
 }
 
-/// Writes down the times of values and gives the largest. One virtual call per batch, and the rest is compiled once per
-/// record type and not per closure.
-pub(crate) type SetTimes<T> = Arc<dyn Fn(&[T], &mut Vec<Timestamp>) -> Timestamp + Send + Sync>;
+/// Writes down the times of the values of a batch and gives the largest. One virtual call per batch, and the rest is
+/// compiled once and not per closure.
+pub(crate) type SetTimes = Arc<dyn Fn(&mut dyn AnyBatch) -> Result<Timestamp, Error> + Send + Sync>;
 
 /// Sets the times that `at` gives.
-pub(crate) fn set_times<T, M: Into<Timestamp>>(at: impl Fn(&T) -> M + Send + Sync + 'static) -> SetTimes<T> {
-    Arc::new(move |values, times| {
+pub(crate) fn set_times<T, M>(at: impl Fn(&T) -> M + Send + Sync + 'static) -> SetTimes
+where
+    T: Send + 'static,
+    M: Into<Timestamp>,
+{
+    Arc::new(move |batch: &mut dyn AnyBatch| {
+        let batch: &mut dyn Any = batch;
+        let Batch { values, times, .. } = batch.downcast_mut::<Batch<T>>().ok_or_else(mismatch::<T>)?;
         times.clear();
         times.extend(values.iter().map(|value| at(value).into()));
-        newest(times)
+        Ok(newest(times))
     })
 }
 
@@ -162,22 +170,22 @@ fn newest(times: &[Timestamp]) -> Timestamp {
 }
 
 /// The stage of `event_time`.
-pub(crate) struct EventTimeStage<T> {
-    set: SetTimes<T>,
+pub(crate) struct EventTimeStage {
+    set: SetTimes,
     /// Which `event_time` of its source.
     number: usize,
     splits: Rc<Splits>,
-    next: Box<dyn Stage<T>>,
+    next: Box<dyn AnyStage>,
     context: StageContext,
 }
 
-impl<T: 'static> EventTimeStage<T> {
+impl EventTimeStage {
     pub(crate) fn new(
-        set: SetTimes<T>,
+        set: SetTimes,
         watermarks: Watermarks,
         number: usize,
         splits: Rc<Splits>,
-        next: Box<dyn Stage<T>>,
+        next: Box<dyn AnyStage>,
         context: StageContext,
     ) -> Self {
         let track = Track { watermarks, newest: Vec::new(), marks: Marks::new([], Timestamp::MIN) };
@@ -204,17 +212,17 @@ impl<T: 'static> EventTimeStage<T> {
     }
 }
 
-impl<T: 'static> Stage<T> for EventTimeStage<T> {
-    fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
+impl AnyStage for EventTimeStage {
+    fn on_any(&mut self, batch: &mut dyn AnyBatch) -> Result<(), Error> {
         self.tell()?;
-        let newest = (self.set)(&batch.values, &mut batch.times);
-        self.next.on_batch(batch)?;
+        let newest = (self.set)(batch)?;
+        self.next.on_any(batch)?;
         self.splits.with(self.number, |split, track| track.saw(split, newest));
         self.tell()
     }
 }
 
-impl<T: 'static> Control for EventTimeStage<T> {
+impl Control for EventTimeStage {
     fn next(&mut self) -> &mut dyn Control {
         &mut *self.next
     }

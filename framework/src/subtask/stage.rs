@@ -1,15 +1,16 @@
 //! A stage: what an operator, or a fused chain, is in one subtask. One virtual call per batch; stages own what follows
 //! them. What drives them is in `drive.rs`.
 //!
-//! Of a stage only `on_batch` knows records. The rest is [`Control`], which has no types, so that those who pass it on
-//! need not be compiled for each of them.
+//! Of a stage only `on_batch` knows records. The rest is [`Control`], which has no types, and what only hands batches
+//! on is written against [`AnyStage`], so that neither is compiled for each type that a user has.
 
+use crate::record::AnyBatch;
 use crate::{Batch, Epoch, Error, Timestamp};
 use std::any::Any;
 use std::task::{Context, Poll};
 
-/// What an operator in one subtask hears besides records. Calls never wait; what takes time is started by them and driven
-/// by `poll_ready`. What a stage does not take up itself goes to what follows it, so that nothing is lost on the way.
+/// What an operator in one subtask hears besides records. Calls never wait; what takes time is started by them and
+/// driven by `poll_ready`. What a stage does not take up itself goes to what follows it, so that nothing is lost.
 pub(crate) trait Control {
     /// What follows in this subtask; behind the last stage, [`end`].
     fn next(&mut self) -> &mut dyn Control;
@@ -51,9 +52,25 @@ pub(crate) trait Control {
 }
 
 /// An operator in one subtask: what of it knows records.
-pub(crate) trait Stage<I>: Control {
+pub(crate) trait Stage: Control {
+    /// What it takes.
+    type In: Send + 'static;
     /// Takes the records and leaves the batch empty, its memory kept.
-    fn on_batch(&mut self, batch: &mut Batch<I>) -> Result<(), Error>;
+    fn on_batch(&mut self, batch: &mut Batch<Self::In>) -> Result<(), Error>;
+}
+
+/// A stage whose record type only its batches tell, which is how stages know each other.
+pub(crate) trait AnyStage: Control {
+    /// Takes the records and leaves the batch empty, its memory kept.
+    fn on_any(&mut self, batch: &mut dyn AnyBatch) -> Result<(), Error>;
+}
+
+/// Edges are typed by `Stream<T>`, so the batch is of the type that the stage takes.
+impl<S: Stage> AnyStage for S {
+    fn on_any(&mut self, batch: &mut dyn AnyBatch) -> Result<(), Error> {
+        let batch: &mut dyn Any = batch;
+        self.on_batch(batch.downcast_mut().ok_or_else(mismatch::<S::In>)?)
+    }
 }
 
 /// What follows the last stage of a subtask: nothing.
@@ -93,66 +110,30 @@ impl Control for End {
     }
 }
 
-/// A `Box<dyn Stage<T>>` whose `T` the graph has forgotten.
-pub(crate) type AnyStage = Box<dyn Any>;
-
-/// Forgets the type.
-pub(crate) fn erase<T: 'static>(stage: impl Stage<T> + 'static) -> AnyStage {
-    let stage: Box<dyn Stage<T>> = Box::new(stage);
-    Box::new(stage)
-}
-
-/// Remembers it. Edges are typed by `Stream<T>`, so it is what it was.
-pub(crate) fn typed<T: 'static>(any: AnyStage) -> Result<Box<dyn Stage<T>>, Error> {
-    any.downcast::<Box<dyn Stage<T>>>().map(|stage| *stage).map_err(|_| mismatch::<T>())
-}
-
 /// An error that only a fault in the builder of topologies can cause.
 pub(crate) fn mismatch<T>() -> Error {
     let name = std::any::type_name::<T>();
     Error::new(crate::ErrorKind::Topology, format!("an edge does not carry `{name}`: this is a fault in millstream"))
 }
 
-/// A stage whose record type only its batches tell.
-pub(crate) trait Branch: Control {
-    /// Takes the records of the `Batch` of its type.
-    fn on_any(&mut self, batch: &mut dyn Any) -> Result<(), Error>;
-}
-
-impl<T: 'static> Control for Box<dyn Stage<T>> {
-    fn next(&mut self) -> &mut dyn Control {
-        &mut **self
-    }
-}
-
-impl<T: 'static> Branch for Box<dyn Stage<T>> {
-    fn on_any(&mut self, batch: &mut dyn Any) -> Result<(), Error> {
-        match batch.downcast_mut::<Batch<T>>() {
-            Some(batch) if batch.is_empty() => Ok(()),
-            Some(batch) => self.on_batch(batch),
-            None => Err(mismatch::<T>()),
-        }
-    }
-}
-
 /// All that follow one stage in its subtask, none of them before another one: each hears whatever it passes on.
 pub(crate) struct Followers {
-    all: Vec<Box<dyn Branch>>,
+    all: Vec<Box<dyn AnyStage>>,
     /// Whether watermarks go through here.
     marked: bool,
 }
 
 impl Followers {
-    pub(crate) fn new(all: Vec<Box<dyn Branch>>) -> Self {
+    pub(crate) fn new(all: Vec<Box<dyn AnyStage>>) -> Self {
         Self { all, marked: false }
     }
 
     /// In their order.
-    pub(crate) fn all(&mut self) -> &mut [Box<dyn Branch>] {
+    pub(crate) fn all(&mut self) -> &mut [Box<dyn AnyStage>] {
         &mut self.all
     }
 
-    fn each(&mut self, f: impl FnMut(&mut Box<dyn Branch>) -> Result<(), Error>) -> Result<(), Error> {
+    fn each(&mut self, f: impl FnMut(&mut Box<dyn AnyStage>) -> Result<(), Error>) -> Result<(), Error> {
         self.all.iter_mut().try_for_each(f)
     }
 
@@ -211,35 +192,50 @@ impl Control for Followers {
     }
 }
 
-/// One stream with several readers in the same subtask: the records are cloned for all but the last.
-pub(crate) struct FanOut<T> {
-    clone: fn(&T) -> T,
-    next: Followers,
-    copy: Batch<T>,
+/// Puts copies of the records of a batch behind those of another one, of the same type.
+pub(crate) type Copier = Box<dyn Fn(&dyn AnyBatch, &mut dyn AnyBatch) -> Result<(), Error>>;
+
+/// That of records which `clone` clones.
+pub(crate) fn copier<T: Send + 'static>(clone: fn(&T) -> T) -> Copier {
+    Box::new(move |from, to| {
+        let (from, to): (&dyn Any, &mut dyn Any) = (from, to);
+        let both = from.downcast_ref::<Batch<T>>().zip(to.downcast_mut::<Batch<T>>());
+        let (from, to) = both.ok_or_else(mismatch::<T>)?;
+        to.values.extend(from.values.iter().map(clone));
+        to.times.extend_from_slice(&from.times);
+        Ok(())
+    })
 }
 
-impl<T> FanOut<T> {
-    pub(crate) fn new(clone: fn(&T) -> T, next: Followers) -> Self {
-        Self { clone, next, copy: Batch::default() }
+/// One stream with several readers in the same subtask: the records are copied for all but the last.
+pub(crate) struct FanOut {
+    copier: Copier,
+    next: Followers,
+    copy: Box<dyn AnyBatch>,
+}
+
+impl FanOut {
+    /// `copy` is an empty batch.
+    pub(crate) fn new(copier: Copier, copy: Box<dyn AnyBatch>, next: Followers) -> Self {
+        Self { copier, next, copy }
     }
 }
 
-impl<T> Control for FanOut<T> {
+impl Control for FanOut {
     fn next(&mut self) -> &mut dyn Control {
         &mut self.next
     }
 }
 
-impl<T: 'static> Stage<T> for FanOut<T> {
-    fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
+impl AnyStage for FanOut {
+    fn on_any(&mut self, batch: &mut dyn AnyBatch) -> Result<(), Error> {
         let Some((last, others)) = self.next.all().split_last_mut() else {
             batch.clear();
             return Ok(());
         };
         for next in others {
-            self.copy.values.extend(batch.values.iter().map(self.clone));
-            self.copy.times.extend_from_slice(&batch.times);
-            next.on_any(&mut self.copy)?;
+            (self.copier)(batch, &mut *self.copy)?;
+            next.on_any(&mut *self.copy)?;
         }
         last.on_any(batch)
     }
@@ -254,8 +250,8 @@ impl Control for Discard {
     }
 }
 
-impl<T> Stage<T> for Discard {
-    fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
+impl AnyStage for Discard {
+    fn on_any(&mut self, batch: &mut dyn AnyBatch) -> Result<(), Error> {
         batch.clear();
         Ok(())
     }

@@ -1,19 +1,17 @@
 //! The stages at both ends of a topology under test: behind the source that a test speaks for, and in place of a sink.
 //! The nodes they are of are in `topology/stand_in.rs`.
 //!
-//! Record types are not known here, or as briefly as can be, for every program that is built has this in it.
+//! Record types are not known here, for every program that is built has this in it.
 
 use super::report::Counters;
-use super::stage::{Branch, Control, Stage, end};
+use super::stage::{AnyStage, Control, Stage, end};
+use crate::record::AnyBatch;
 use crate::{Batch, Error, Record, Timestamp};
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A `Batch` whose record type somebody else knows.
-pub(crate) type AnyBatch = Box<dyn Any + Send>;
-
 /// Hands batches on that came as records.
-pub(crate) struct Unpack(pub(crate) Box<dyn Branch>);
+pub(crate) struct Unpack(pub(crate) Box<dyn AnyStage>);
 
 impl Control for Unpack {
     fn next(&mut self) -> &mut dyn Control {
@@ -21,25 +19,26 @@ impl Control for Unpack {
     }
 }
 
-impl Stage<AnyBatch> for Unpack {
-    fn on_batch(&mut self, batch: &mut Batch<AnyBatch>) -> Result<(), Error> {
+impl Stage for Unpack {
+    type In = Box<dyn AnyBatch>;
+    fn on_batch(&mut self, batch: &mut Batch<Box<dyn AnyBatch>>) -> Result<(), Error> {
         batch.values.drain(..).try_for_each(|mut batch| self.0.on_any(batch.as_mut()))
     }
 }
 
 /// What has come to an end of the topology, in order.
 #[derive(Clone, Default)]
-pub(crate) struct Kept(Arc<Mutex<Vec<AnyBatch>>>);
+pub(crate) struct Kept(Arc<Mutex<Vec<Box<dyn AnyBatch>>>>);
 
 impl Kept {
-    fn push(&self, batch: AnyBatch) {
+    fn push(&self, batch: Box<dyn AnyBatch>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
     }
 
     /// The records since the last call; those of another type are gone.
     pub(crate) fn take<T: 'static>(&self) -> Vec<Record<T>> {
         let batches = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let typed = batches.into_iter().filter_map(|batch| batch.downcast::<Batch<T>>().ok());
+        let typed = batches.into_iter().filter_map(|batch| (batch as Box<dyn Any>).downcast::<Batch<T>>().ok());
         typed.flat_map(|batch| batch.into_records()).collect()
     }
 }
@@ -60,9 +59,11 @@ impl Control for Keep {
     }
 }
 
-impl<T: Send + 'static> Stage<T> for Keep {
-    fn on_batch(&mut self, batch: &mut Batch<T>) -> Result<(), Error> {
-        self.kept.push(Box::new(std::mem::take(batch)));
+impl AnyStage for Keep {
+    fn on_any(&mut self, batch: &mut dyn AnyBatch) -> Result<(), Error> {
+        let mut kept = batch.fresh();
+        batch.give(batch.len(), &mut *kept);
+        self.kept.push(kept);
         Ok(())
     }
 }

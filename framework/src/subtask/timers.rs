@@ -147,7 +147,7 @@ impl<P: Process> ProcessStage<P> {
         if fired > 0 && !std::mem::replace(&mut self.waiting.told, true) {
             self.context.reports.send(Report::Progress);
         }
-        self.next.on_batch(&mut self.out)
+        self.next.on_any(&mut self.out)
     }
 
     /// Gives how many entries were looked at.

@@ -9,7 +9,7 @@ use crate::state::keyed::StateContext;
 use crate::state::snapshot::{OperatorStates, StateSnapshot};
 use crate::state::{EventTimer, EventTimers, Layout, ProcessingTimer, ProcessingTimers, RowLayout, State, ValueState};
 use crate::subtask::stage::{Control, Stage, end};
-use crate::subtask::{KeyOf, Reports, StageContext};
+use crate::subtask::{Borrowed, KeyOf, Reports, StageContext};
 use crate::{Attempt, Batch, BoxError, Epoch};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -126,7 +126,8 @@ enum Out {
 
 #[derive(Clone, Default)]
 struct Log(Rc<RefCell<Vec<Out>>>);
-impl Stage<Fired> for Log {
+impl Stage for Log {
+    type In = Fired;
     fn on_batch(&mut self, batch: &mut Batch<Fired>) -> Result<(), Error> {
         for (fired, time) in batch.values.drain(..).zip(batch.times.drain(..)) {
             assert_eq!(fired.2, time.as_millis(), "what a timer emits bears its time");
@@ -235,7 +236,8 @@ impl Life {
                 reports: Reports(told.clone()),
                 counters: Arc::default(),
             };
-            let (log, key_of) = (Log::default(), KeyOf::Borrowed(Arc::new(|record: &(u64, _, _)| &record.0)));
+            let (log, key_of) =
+                (Log::default(), KeyOf::Borrowed(Arc::new(Borrowed::new(|record: &(u64, _, _)| &record.0))));
             life.stages.push(ProcessStage::new(Arc::new(Script), key_of, state, true, Box::new(log.clone()), context));
             life.logs.push(log);
             life.reports.push(reports);

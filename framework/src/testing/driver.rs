@@ -3,9 +3,10 @@
 
 use super::done;
 use super::rig::Rig;
+use crate::record::AnyBatch;
 use crate::runtime::Solo;
-use crate::subtask::{AnyBatch, Kept, Mark};
-use crate::topology::{Graph, Kind, Life, Plan, RecordType, Told, keeper, listener};
+use crate::subtask::{Kept, Life, Mark};
+use crate::topology::{Graph, Kind, Plan, RecordType, Told, keeper, listener};
 use crate::{Batch, BoxError, Error, ErrorKind, Job, Record, Timestamp, Topology};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -342,7 +343,7 @@ impl TestSource<'_> {
 
     /// Of a source that has not ended.
     #[track_caller]
-    fn open(&mut self) -> &UnboundedSender<AnyBatch> {
+    fn open(&mut self) -> &UnboundedSender<Box<dyn AnyBatch>> {
         let Self { driver, name } = self;
         let records = driver.sources.get(name).and_then(|end| end.told.batches.as_ref());
         records.unwrap_or_else(|| panic!("source `{name}` has ended"))
@@ -358,7 +359,7 @@ fn replace(graph: &mut Graph) -> (BTreeMap<String, SourceEnd>, BTreeMap<String, 
         match &spec.kind {
             Kind::Source(_) => {
                 let (records, timed) = (spec.outs[0].record_type(), spec.timed);
-                let (source, told) = listener(spec.outs[0].clone());
+                let (source, told) = listener();
                 let of_it = |at: &usize| graph.sources_of(*at).contains(&node);
                 let marked =
                     graph.nodes.iter().enumerate().any(|(at, n)| matches!(n.kind, Kind::EventTime(_)) && of_it(&at));
@@ -366,8 +367,8 @@ fn replace(graph: &mut Graph) -> (BTreeMap<String, SourceEnd>, BTreeMap<String, 
                 graph.nodes[node].kind = Kind::Source(source);
                 graph.nodes[node].parallelism = Some(1);
             }
-            Kind::Sink(sink) => {
-                let (sink, kept) = keeper(sink.clone());
+            Kind::Sink(_) => {
+                let (sink, kept) = keeper();
                 let input = spec.inputs[0];
                 let records = graph.nodes[input.node].outs[input.port].record_type();
                 sinks.insert(name, SinkEnd { node, records, kept });

@@ -6,7 +6,7 @@ use crate::key::{KEY_GROUPS, stable_hash};
 use crate::operator::Process;
 use crate::state::keyed::StateContext;
 use crate::state::{Layout, RowLayout};
-use crate::subtask::{Control, Keep, Kept, KeyOf, ProcessStage, Reports, Stage, StageContext};
+use crate::subtask::{Computed, Control, Keep, Kept, KeyOf, ProcessStage, Reports, Stage, StageContext};
 use crate::{Attempt, Batch, Error, Record, Timestamp};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,10 +89,10 @@ impl<P: Process> ProcessHarness<P> {
         let rig = Rig::new()?;
         let key = Arc::new(Mutex::new(None));
         let pushed = key.clone();
-        let key_of = KeyOf::Computed(Arc::new(move |_: &P::In| match &*held(&pushed) {
+        let key_of = KeyOf::Computed(Arc::new(Computed::new(move |_: &P::In| match &*held(&pushed) {
             Some(key) => P::Key::clone(key),
             None => unreachable!("a record is pushed with its key"),
-        }));
+        })));
         let states = Layout::of::<P::Key, P::State>().reconcile("process", &mut 0, None)?;
         let state = StateContext {
             backend: None,

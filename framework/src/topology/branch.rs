@@ -4,9 +4,9 @@ use super::graph::{Kind, Link, Port};
 use super::node::{BranchesOf, Of};
 use super::stream::{NewNode, Stream, Topology};
 use crate::operator::{As, Boxed, Chain, Deal, Either, Is, OrFail, OrSkip, Skipped, Then};
+use crate::record::AnyBatch;
 use crate::subtask::branch_loops;
 use crate::{BoxError, Record};
-use std::any::Any;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ macro_rules! of_two { ($($two:ident: $first:ident, $second:ident;)*) => { $(
                 times.push(time);
             }
         }
-        fn each(batches: &mut Self::Batches, show: &mut dyn FnMut(usize, &mut dyn Any)) {
+        fn each(batches: &mut Self::Batches, show: &mut dyn FnMut(usize, &mut dyn AnyBatch)) {
             show(0, &mut batches.0);
             show(1, &mut batches.1);
         }
@@ -110,7 +110,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     {
         let Stream { topology, port, chain, .. } = self.step(As::<B>::new());
         let timed = topology.is_timed(port);
-        let kind = Kind::Branches(Arc::new(BranchesOf::<_, B>(branch_loops(chain, timed))));
+        let kind = Kind::Branches(Arc::new(BranchesOf::<B>::new(branch_loops::<B, _>(chain, timed))));
         let new = NewNode { name: None, what: "split", kind, inputs: vec![port], link: Link::Direct };
         let node = topology.add_node(new, timed, B::BRANCHES);
         B::streams(&mut Ports { topology, node })

@@ -9,7 +9,7 @@ use crate::operator::{
     Context as Cx, Operator, Output, Polled, Process, Source, SourceContext, SourceReader, SplitBatch, Watermarks,
 };
 use crate::state::{EventTimer, State};
-use crate::subtask::{self, AnyStage, Stage, StageContext, erase, typed};
+use crate::subtask::{self, AnyStage, Stage, StageContext};
 use crate::{Attempt, Batch, BoxError, Epoch, Error, Job, RestartPolicy, Timestamp, clock};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -163,25 +163,26 @@ struct Probe {
 struct ProbeStage {
     place: &'static str,
     log: Arc<Log>,
-    next: Box<dyn Stage<Event>>,
+    next: Box<dyn AnyStage>,
     context: StageContext,
 }
 
 impl OperatorNode for Probe {
-    fn stage(&self, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
-        let next = typed::<Event>(next.stage()?)?;
-        Ok(erase(ProbeStage { place: self.place, log: self.log.clone(), next, context: cx.clone() }))
+    fn stage(&self, next: Outputs, cx: &StageContext) -> Result<Box<dyn AnyStage>, Error> {
+        let next = next.stage()?;
+        Ok(Box::new(ProbeStage { place: self.place, log: self.log.clone(), next, context: cx.clone() }))
     }
 }
 
-impl Stage<Event> for ProbeStage {
+impl Stage for ProbeStage {
+    type In = Event;
     fn on_batch(&mut self, batch: &mut Batch<Event>) -> Result<(), Error> {
         assert_eq!(batch.values.len(), batch.times.len(), "every record has its time");
         for (value, time) in batch.values.iter().zip(&batch.times) {
             assert_eq!(value.1, time.as_millis());
         }
         self.log.add(self.place, &self.context, batch.values.iter().map(|event| Seen::Record(*event)));
-        self.next.on_batch(batch)
+        self.next.on_any(batch)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::graph::{Kind, Link, Port};
 use super::node::ProcessOf;
-use super::stream::{NewNode, Stream, Topology};
+use super::stream::{Called, Stream, Topology};
 use crate::operator::Process;
 use crate::state::State;
 use crate::subtask::KeyOf;
@@ -49,7 +49,6 @@ impl<K: Key, T: Send + 'static> KeyedStream<K, T> {
         let (topology, port) = stream.into_parts();
         let timed = topology.is_timed(port);
         let kind = Kind::Process(Arc::new(ProcessOf { process: Arc::new(process), key_of, timed }));
-        let new = NewNode { name: Some(name), what: "process", kind, inputs: vec![port], link: Link::Hash };
-        topology.add(new, timed)
+        topology.add_behind(port, kind, Called { name: Some(name), what: "process", link: Link::Hash })
     }
 }

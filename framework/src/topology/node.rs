@@ -2,61 +2,55 @@
 //! record types again.
 
 use crate::operator::{
-    Deal, DecisionLog, Operator, Process, RecordOf, Sink, SinkContext, SinkWriter, Source, SplitOf, Visible, Watermarks,
+    Deal, DecisionLog, Operator, Process, Sink, SinkContext, SinkWriter, Source, SourceContext, Visible, Watermarks,
 };
+use crate::record::AnyBatch;
 use crate::state::Layout;
 use crate::state::items::{ItemsLayout, ItemsStore};
 use crate::state::keyed::StateContext;
 use crate::subtask::{
-    AnyStage, Assignment, BatchWriter, Branch, BranchStage, ChainStage, Commands, Consumers, Discard, EventTimeStage,
-    FanOut, Followers, GateSpec, Keep, Kept, KeyOf, KeyedWriter, Loops, OperatorStage, ProcessStage, Receiver, Sender,
-    SetTimes, SinkStage, Splits, StageContext, drive, drive_source, erase, inbox, mismatch, typed,
+    AnyStage, Assignment, Batches, BranchStage, ChainStage, Commands, Consumers, Copier, Discard, EventTimeStage,
+    FanOut, Followers, GateSpec, KeyOf, LaneWriter, Life, Loops, Opening, OperatorStage, Owners, ProcessStage,
+    Receiver, Sender, SetTimes, SinkStage, Splits, StageContext, copier, drive_source, mismatch, open_sink,
+    open_source, sink_context, source_context,
 };
 use crate::{Batch, BoxError, Error};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::any::{Any, TypeId, type_name};
+use std::any::{TypeId, type_name};
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
-/// An end of a lane whose type the graph has forgotten.
-pub(crate) type AnySend = Box<dyn Any + Send>;
-/// A subtask's life.
-pub(crate) type Life = LocalBoxFuture<'static, Result<(), Error>>;
-
-fn lane<T: 'static>(any: AnySend) -> Result<T, Error> {
-    any.downcast::<T>().map(|end| *end).map_err(|_| mismatch::<T>())
-}
-
 /// What follows a node in its subtask: stages, or, after a keyed chain, the lanes to each of its readers.
 pub(crate) enum Outputs {
     /// One stage for all that reads the output.
-    Stage(AnyStage),
+    Stage(Box<dyn AnyStage>),
     /// For each reader, the lane to each of its subtasks.
-    Lanes(Vec<Vec<AnySend>>),
+    Lanes(Vec<Vec<Sender>>),
 }
 
 impl Outputs {
-    pub(crate) fn stage(self) -> Result<AnyStage, Error> {
+    pub(crate) fn stage(self) -> Result<Box<dyn AnyStage>, Error> {
         match self {
             Self::Stage(stage) => Ok(stage),
-            Self::Lanes(_) => Err(mismatch::<AnyStage>()),
+            Self::Lanes(_) => Err(mismatch::<Self>()),
         }
     }
 
-    fn lanes<T: Send + 'static>(self) -> Result<Vec<Vec<Sender<T>>>, Error> {
+    fn lanes(self) -> Result<Vec<Vec<Sender>>, Error> {
         match self {
-            Self::Stage(_) => Err(mismatch::<Sender<T>>()),
-            Self::Lanes(all) => all.into_iter().map(|lanes| lanes.into_iter().map(lane).collect()).collect(),
+            Self::Stage(_) => Err(mismatch::<Self>()),
+            Self::Lanes(lanes) => Ok(lanes),
         }
     }
 }
 
 /// Where a subtask behind an exchange reads.
 pub(crate) struct Inlet {
-    pub(crate) inbox: AnySend,
+    pub(crate) inbox: Receiver,
     pub(crate) gate: GateSpec,
 }
 
@@ -71,22 +65,23 @@ pub(crate) struct RecordType {
 pub(crate) trait Edge: Send + Sync {
     /// What its records are.
     fn record_type(&self) -> RecordType;
-    /// An inbox with so many lanes.
-    fn inbox(&self, lanes: usize) -> (Vec<AnySend>, AnySend);
-    /// The end of a subtask that hands its records to others without keys; one lane forwards, several rotate.
-    fn writer(&self, lanes: Vec<AnySend>, first: usize) -> Result<AnyStage, Error>;
-    /// The end of a subtask whose records go to all lanes.
-    fn broadcaster(&self, lanes: Vec<AnySend>) -> Result<AnyStage, Error>;
-    /// One stage of several.
-    fn fan_out(&self, next: Vec<AnyStage>) -> Result<AnyStage, Error>;
-    /// The stage of a branch.
-    fn branch(&self, next: AnyStage) -> Result<Box<dyn Branch>, Error>;
-    /// The life of a subtask behind an inbox.
-    fn drive(&self, inlet: Inlet, stage: AnyStage, commands: Commands, cx: StageContext) -> Result<Life, Error>;
+    /// A batch without records.
+    fn empty(&self) -> Box<dyn AnyBatch>;
+    /// How its records are copied for several readers, if a stream was cloned.
+    fn copier(&self) -> Result<Copier, Error>;
+    /// What is gathered for the readers of a keyed stream.
+    fn consumers(&self, owners: Owners) -> Box<dyn Batches>;
 }
 
-/// The edge that carries `T`. Knows how to clone a record once a stream was cloned.
-pub(crate) struct Of<T>(OnceLock<fn(&T) -> T>);
+/// The edge that carries `T`. Knows how to clone records once a stream was cloned; if it always did, how to do so would
+/// be compiled for all streams.
+pub(crate) struct Of<T>(OnceLock<Cloning<T>>);
+
+#[derive(Clone, Copy)]
+struct Cloning<T> {
+    one: fn(&T) -> T,
+    copier: fn(fn(&T) -> T) -> Copier,
+}
 
 impl<T> Of<T> {
     pub(crate) fn new() -> Self {
@@ -94,8 +89,11 @@ impl<T> Of<T> {
     }
 
     /// From now on records may be given to several readers.
-    pub(crate) fn cloned(&self) -> &OnceLock<fn(&T) -> T> {
-        &self.0
+    pub(crate) fn allow_clones(&self, one: fn(&T) -> T)
+    where
+        T: Send + 'static,
+    {
+        self.0.get_or_init(|| Cloning { one, copier: copier::<T> });
     }
 }
 
@@ -104,46 +102,48 @@ impl<T: Send + 'static> Edge for Of<T> {
         RecordType { id: TypeId::of::<T>(), name: type_name::<T>() }
     }
 
-    fn inbox(&self, lanes: usize) -> (Vec<AnySend>, AnySend) {
-        let (senders, receiver) = inbox::<T>(lanes);
-        (senders.into_iter().map(|s| Box::new(s) as AnySend).collect(), Box::new(receiver))
+    fn empty(&self) -> Box<dyn AnyBatch> {
+        Box::new(Batch::<T>::new())
     }
 
-    fn writer(&self, lanes: Vec<AnySend>, first: usize) -> Result<AnyStage, Error> {
-        let mut senders: Vec<Sender<T>> = lanes.into_iter().map(lane).collect::<Result<_, _>>()?;
-        Ok(match senders.pop() {
-            Some(only) if senders.is_empty() => erase(BatchWriter::forward(only)),
+    fn copier(&self) -> Result<Copier, Error> {
+        match self.0.get() {
+            Some(cloning) => Ok((cloning.copier)(cloning.one)),
+            None => Err(mismatch::<T>()),
+        }
+    }
+
+    fn consumers(&self, owners: Owners) -> Box<dyn Batches> {
+        Box::new(Consumers::new(owners, self.0.get().map(|cloning| cloning.one)))
+    }
+}
+
+impl dyn Edge {
+    /// The end of a subtask that hands its records to others without keys; one lane forwards, several rotate.
+    pub(crate) fn writer(&self, mut lanes: Vec<Sender>, first: usize) -> Box<dyn AnyStage> {
+        let empty = &*self.empty();
+        Box::new(match lanes.pop() {
+            Some(only) if lanes.is_empty() => LaneWriter::forward(only, empty),
             last => {
-                senders.extend(last);
-                erase(BatchWriter::rebalance(senders, first))
+                lanes.extend(last);
+                LaneWriter::rebalance(lanes, first, empty)
             }
         })
     }
 
-    fn broadcaster(&self, lanes: Vec<AnySend>) -> Result<AnyStage, Error> {
-        let clone = self.0.get().ok_or_else(mismatch::<T>)?;
-        let senders = lanes.into_iter().map(lane).collect::<Result<_, _>>()?;
-        Ok(erase(BatchWriter::broadcast(senders, *clone)))
+    /// The end of a subtask whose records go to all lanes.
+    pub(crate) fn broadcaster(&self, lanes: Vec<Sender>) -> Result<Box<dyn AnyStage>, Error> {
+        Ok(Box::new(LaneWriter::broadcast(lanes, self.copier()?, &*self.empty())))
     }
 
-    fn fan_out(&self, mut next: Vec<AnyStage>) -> Result<AnyStage, Error> {
+    /// One stage of several.
+    pub(crate) fn fan_out(&self, mut next: Vec<Box<dyn AnyStage>>) -> Result<Box<dyn AnyStage>, Error> {
         if next.len() == 1
             && let Some(only) = next.pop()
         {
             return Ok(only);
         }
-        let clone = self.0.get().ok_or_else(mismatch::<T>)?;
-        let next = next.into_iter().map(|next| self.branch(next)).collect::<Result<_, _>>()?;
-        Ok(erase(FanOut::new(*clone, Followers::new(next))))
-    }
-
-    fn branch(&self, next: AnyStage) -> Result<Box<dyn Branch>, Error> {
-        Ok(Box::new(typed::<T>(next)?))
-    }
-
-    fn drive(&self, inlet: Inlet, stage: AnyStage, commands: Commands, cx: StageContext) -> Result<Life, Error> {
-        let inbox: Receiver<T> = lane(inlet.inbox)?;
-        Ok(drive(inbox, inlet.gate, typed::<T>(stage)?, commands, cx).boxed_local())
+        Ok(Box::new(FanOut::new(self.copier()?, self.empty(), Followers::new(next))))
     }
 }
 
@@ -162,21 +162,11 @@ pub(crate) trait SourceNode: Send + Sync {
     ) -> Result<Life, Error>;
 }
 
-pub(crate) struct SourceOf<S>(pub(crate) Arc<S>);
+pub(crate) struct SourceOf(pub(crate) Box<dyn AnySource>);
 
-impl<S: Source> SourceNode for SourceOf<S> {
+impl SourceNode for SourceOf {
     fn splits<'a>(&'a self, known: Vec<Value>) -> LocalBoxFuture<'a, Result<Vec<Value>, BoxError>> {
-        async move {
-            let known: Vec<SplitOf<S>> =
-                known.into_iter().map(serde_json::from_value).collect::<Result<_, _>>().map_err(|e| {
-                    Error::refused(format!(
-                        "the checkpoint has splits that this source cannot read ({e}): give it another name to start it anew"
-                    ))
-                })?;
-            let splits = self.0.splits(&known).await?;
-            Ok(splits.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
-        }
-        .boxed_local()
+        self.0.splits(known)
     }
 
     fn drive(
@@ -187,75 +177,137 @@ impl<S: Source> SourceNode for SourceOf<S> {
         commands: Commands,
         cx: StageContext,
     ) -> Result<Life, Error> {
-        let stage = typed::<RecordOf<S>>(next.stage()?)?;
-        Ok(drive_source(self.0.clone(), splits, times, stage, commands, cx).boxed_local())
+        let open = self.0.open(source_context(&cx));
+        Ok(drive_source(open, splits, times, next.stage()?, commands, cx))
     }
+}
+
+/// A source whose types only it knows.
+pub(crate) trait AnySource: Send + Sync {
+    /// See [`SourceNode::splits`].
+    fn splits(&self, known: Vec<Value>) -> LocalBoxFuture<'_, Result<Vec<Value>, BoxError>>;
+    /// Opens a reader.
+    fn open(&self, cx: SourceContext) -> Opening;
+}
+
+pub(crate) struct TypedSource<S>(pub(crate) Arc<S>);
+
+impl<S: Source> AnySource for TypedSource<S> {
+    fn splits(&self, known: Vec<Value>) -> LocalBoxFuture<'_, Result<Vec<Value>, BoxError>> {
+        async move {
+            let known = read_splits(known)?;
+            show_splits(&self.0.splits(&known).await?)
+        }
+        .boxed_local()
+    }
+
+    fn open(&self, cx: SourceContext) -> Opening {
+        open_source(self.0.clone(), cx)
+    }
+}
+
+/// Apart from what is compiled per source, as is the next one.
+fn read_splits<T: DeserializeOwned>(known: Vec<Value>) -> Result<Vec<T>, Error> {
+    known.into_iter().map(serde_json::from_value).collect::<Result<_, _>>().map_err(|e| {
+        Error::refused(format!(
+            "the checkpoint has splits that this source cannot read ({e}): give it another name to start it anew"
+        ))
+    })
+}
+
+fn show_splits<T: Serialize>(splits: &[T]) -> Result<Vec<Value>, BoxError> {
+    Ok(splits.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
 }
 
 /// An operator without state of its own.
 pub(crate) trait OperatorNode: Send + Sync {
-    fn stage(&self, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error>;
+    fn stage(&self, next: Outputs, cx: &StageContext) -> Result<Box<dyn AnyStage>, Error>;
 }
 
 /// A fused chain.
-pub(crate) struct ChainOf<I, T>(pub(crate) Loops<I, Batch<T>>);
+pub(crate) struct ChainOf {
+    pub(crate) loops: Loops,
+    /// Where its results go.
+    pub(crate) edge: Arc<dyn Edge>,
+}
 
-impl<I: 'static, T: 'static> OperatorNode for ChainOf<I, T> {
-    fn stage(&self, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
-        Ok(erase(ChainStage::new(self.0.make(), typed::<T>(next.stage()?)?, cx.place("operator"))))
+impl OperatorNode for ChainOf {
+    fn stage(&self, next: Outputs, cx: &StageContext) -> Result<Box<dyn AnyStage>, Error> {
+        let (run, place) = (self.loops.make(), cx.place("operator"));
+        Ok(Box::new(ChainStage::new(run, self.edge.empty(), next.stage()?, place)))
     }
 }
 
 /// Several outputs.
 pub(crate) trait BranchesNode: Send + Sync {
-    fn stage(&self, branches: Vec<Box<dyn Branch>>, cx: &StageContext) -> AnyStage;
+    fn stage(&self, branches: Vec<Box<dyn AnyStage>>, cx: &StageContext) -> Box<dyn AnyStage>;
 }
 
 /// A fused chain that ends in branches.
-pub(crate) struct BranchesOf<I, T: Deal>(pub(crate) Loops<I, T::Batches>);
+pub(crate) struct BranchesOf<T>(Loops, PhantomData<fn() -> T>);
 
-impl<I: 'static, T: Deal> BranchesNode for BranchesOf<I, T> {
-    fn stage(&self, branches: Vec<Box<dyn Branch>>, cx: &StageContext) -> AnyStage {
-        erase(BranchStage::<I, T>::new(self.0.make(), Followers::new(branches), cx.place("operator")))
+impl<T: Deal> BranchesOf<T> {
+    pub(crate) fn new(loops: Loops) -> Self {
+        Self(loops, PhantomData)
+    }
+}
+
+impl<T: Deal> BranchesNode for BranchesOf<T> {
+    fn stage(&self, branches: Vec<Box<dyn AnyStage>>, cx: &StageContext) -> Box<dyn AnyStage> {
+        Box::new(BranchStage::<T>::new(self.0.make(), Followers::new(branches), cx.place("operator")))
     }
 }
 
 /// Where times are set. `number` says which of its source's it is.
 pub(crate) trait EventTimeNode: Send + Sync {
-    fn stage(&self, number: usize, splits: Rc<Splits>, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error>;
+    fn stage(
+        &self,
+        number: usize,
+        splits: Rc<Splits>,
+        next: Outputs,
+        cx: &StageContext,
+    ) -> Result<Box<dyn AnyStage>, Error>;
 }
 
-pub(crate) struct EventTimeOf<T> {
-    pub(crate) set: SetTimes<T>,
+pub(crate) struct EventTimeOf {
+    pub(crate) set: SetTimes,
     pub(crate) watermarks: Watermarks,
 }
 
-impl<T: 'static> EventTimeNode for EventTimeOf<T> {
-    fn stage(&self, number: usize, splits: Rc<Splits>, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
-        let next = typed::<T>(next.stage()?)?;
-        let set = self.set.clone();
-        Ok(erase(EventTimeStage::new(set, self.watermarks, number, splits, next, cx.clone())))
+impl EventTimeNode for EventTimeOf {
+    fn stage(
+        &self,
+        number: usize,
+        splits: Rc<Splits>,
+        next: Outputs,
+        cx: &StageContext,
+    ) -> Result<Box<dyn AnyStage>, Error> {
+        let (set, next) = (self.set.clone(), next.stage()?);
+        Ok(Box::new(EventTimeStage::new(set, self.watermarks, number, splits, next, cx.clone())))
     }
 }
 
 /// A fused chain that ends in an exchange by key.
-pub(crate) struct KeyByOf<I, T> {
-    pub(crate) loops: Loops<I, Consumers<T>>,
-    pub(crate) edge: Arc<Of<T>>,
+pub(crate) struct KeyByOf {
+    pub(crate) loops: Loops,
+    pub(crate) edge: Arc<dyn Edge>,
 }
 
-impl<I: 'static, T: Send + 'static> OperatorNode for KeyByOf<I, T> {
-    fn stage(&self, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
-        let to = Consumers::new(next.lanes::<T>()?, cx.key_groups, self.edge.0.get().copied());
-        Ok(erase(KeyedWriter::new(self.loops.make(), to, cx.place("operator"))))
+impl OperatorNode for KeyByOf {
+    fn stage(&self, next: Outputs, cx: &StageContext) -> Result<Box<dyn AnyStage>, Error> {
+        let lanes = next.lanes()?;
+        let subtasks: Vec<_> = lanes.iter().map(Vec::len).collect();
+        let to = self.edge.consumers(Owners::new(&subtasks, cx.key_groups));
+        let (run, lanes) = (self.loops.make(), lanes.into_iter().flatten().collect());
+        Ok(Box::new(LaneWriter::keyed(run, lanes, to, cx.place("operator"))))
     }
 }
 
 /// The end of a stream that nobody reads on purpose.
-pub(crate) struct DiscardOf<T>(pub(crate) PhantomData<fn() -> T>);
-impl<T: 'static> OperatorNode for DiscardOf<T> {
-    fn stage(&self, _: Outputs, _: &StageContext) -> Result<AnyStage, Error> {
-        Ok(erase::<T>(Discard))
+pub(crate) struct DiscardOf;
+impl OperatorNode for DiscardOf {
+    fn stage(&self, _: Outputs, _: &StageContext) -> Result<Box<dyn AnyStage>, Error> {
+        Ok(Box::new(Discard))
     }
 }
 
@@ -263,7 +315,7 @@ impl<T: 'static> OperatorNode for DiscardOf<T> {
 pub(crate) trait ProcessNodeSpec: Send + Sync {
     /// Its states as the program declares them.
     fn layout(&self) -> Layout;
-    fn stage(&self, state: StateContext, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error>;
+    fn stage(&self, state: StateContext, next: Outputs, cx: &StageContext) -> Result<Box<dyn AnyStage>, Error>;
 }
 
 pub(crate) struct ProcessOf<P: Process> {
@@ -276,10 +328,9 @@ impl<P: Process> ProcessNodeSpec for ProcessOf<P> {
     fn layout(&self) -> Layout {
         Layout::of::<P::Key, P::State>()
     }
-    fn stage(&self, state: StateContext, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
-        let next = typed::<P::Out>(next.stage()?)?;
-        let (process, key_of) = (self.process.clone(), self.key_of.clone());
-        Ok(erase(ProcessStage::new(process, key_of, state, self.timed, next, cx.clone())))
+    fn stage(&self, state: StateContext, next: Outputs, cx: &StageContext) -> Result<Box<dyn AnyStage>, Error> {
+        let (process, key_of, next) = (self.process.clone(), self.key_of.clone(), next.stage()?);
+        Ok(Box::new(ProcessStage::new(process, key_of, state, self.timed, next, cx.clone())))
     }
 }
 
@@ -287,7 +338,7 @@ impl<P: Process> ProcessNodeSpec for ProcessOf<P> {
 pub(crate) trait ItemsNode: Send + Sync {
     /// What its items are.
     fn layout(&self) -> ItemsLayout;
-    fn stage(&self, items: ItemsStore, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error>;
+    fn stage(&self, items: ItemsStore, next: Outputs, cx: &StageContext) -> Result<Box<dyn AnyStage>, Error>;
 }
 
 pub(crate) struct OperatorOf<F> {
@@ -299,17 +350,14 @@ impl<O: Operator, F: Fn() -> O + Send + Sync> ItemsNode for OperatorOf<F> {
     fn layout(&self) -> ItemsLayout {
         ItemsLayout::of::<O::Item>()
     }
-    fn stage(&self, items: ItemsStore, next: Outputs, cx: &StageContext) -> Result<AnyStage, Error> {
-        let next = typed::<O::Out>(next.stage()?)?;
-        Ok(erase(OperatorStage::new((self.make)(), items, self.timed, next, cx.clone())?))
+    fn stage(&self, items: ItemsStore, next: Outputs, cx: &StageContext) -> Result<Box<dyn AnyStage>, Error> {
+        Ok(Box::new(OperatorStage::new((self.make)(), items, self.timed, next.stage()?, cx.clone())?))
     }
 }
 
 /// A sink.
 pub(crate) trait SinkNode: Send + Sync {
-    fn stage(&self, cx: &StageContext) -> AnyStage;
-    /// What takes its place in a test.
-    fn keep(&self, kept: &Kept, cx: &StageContext) -> AnyStage;
+    fn stage(&self, cx: &StageContext) -> Box<dyn AnyStage>;
     /// Its own decision log, if it has one.
     fn decides(&self) -> Option<Arc<dyn DecisionLog>>;
     /// Recovery 2.
@@ -326,11 +374,9 @@ pub(crate) struct SinkOf<T, S> {
 }
 
 impl<T: Send + 'static, S: Sink<T>> SinkNode for SinkOf<T, S> {
-    fn stage(&self, cx: &StageContext) -> AnyStage {
-        erase::<T>(SinkStage::new(self.sink.clone(), cx.clone()))
-    }
-    fn keep(&self, kept: &Kept, cx: &StageContext) -> AnyStage {
-        erase::<T>(Keep { kept: kept.clone(), counters: cx.counters.clone() })
+    fn stage(&self, cx: &StageContext) -> Box<dyn AnyStage> {
+        let open = open_sink(self.sink.clone(), sink_context(cx));
+        Box::new(SinkStage::new(open, self.sink.separates_epochs(), cx.clone()))
     }
     fn decides(&self) -> Option<Arc<dyn DecisionLog>> {
         self.sink.decides()

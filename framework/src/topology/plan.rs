@@ -4,10 +4,10 @@
 //! has as many subtasks as the node it begins with.
 
 use super::graph::{Graph, Kind, Link, Port};
-use super::node::{AnySend, Outputs};
+use super::node::Outputs;
 use crate::state::items::{ItemsLayout, ItemsStore};
 use crate::state::keyed::StateContext;
-use crate::subtask::{AnyStage, Splits, StageContext};
+use crate::subtask::{AnyStage, Sender, Splits, StageContext};
 use crate::{Error, ErrorKind};
 use std::rc::Rc;
 
@@ -51,7 +51,7 @@ pub(crate) trait Assemble {
     /// What the source of the subtask at hand and those who set times share.
     fn splits(&mut self) -> Rc<Splits>;
     /// The lanes of an exchange that begin in the subtask at hand.
-    fn lanes(&mut self, exchange: usize) -> Vec<AnySend>;
+    fn lanes(&mut self, exchange: usize) -> Vec<Sender>;
 }
 
 impl Plan {
@@ -114,7 +114,7 @@ impl Plan {
             let lanes = assemble.lanes(exchange);
             next.push(match self.exchanges[exchange].link {
                 Link::Broadcast => edge.broadcaster(lanes)?,
-                _ => edge.writer(lanes, assemble.context(node).subtask)?,
+                _ => edge.writer(lanes, assemble.context(node).subtask),
             });
         }
         for (reader, _) in self.graph.readers(port) {
@@ -131,18 +131,15 @@ impl Plan {
     }
 
     /// The stage of a node that is not a source.
-    pub(crate) fn stage(&self, node: usize, assemble: &mut dyn Assemble) -> Result<AnyStage, Error> {
+    pub(crate) fn stage(&self, node: usize, assemble: &mut dyn Assemble) -> Result<Box<dyn AnyStage>, Error> {
         let context = assemble.context(node);
         match &self.graph.nodes[node].kind {
             Kind::Sink(sink) => Ok(sink.stage(&context)),
             Kind::Discard(end) => end.stage(Outputs::Lanes(Vec::new()), &context),
             Kind::Chain(chain) => chain.stage(self.outputs(node, assemble)?, &context),
             Kind::Branches(split) => {
-                let outs = self.graph.nodes[node].outs.iter().enumerate();
-                let branches = outs.map(|(port, edge)| {
-                    let next = self.behind(Port { node, port }, assemble)?;
-                    edge.branch(next.stage()?)
-                });
+                let ports = 0..self.graph.nodes[node].outs.len();
+                let branches = ports.map(|port| self.behind(Port { node, port }, assemble)?.stage());
                 Ok(split.stage(branches.collect::<Result<_, Error>>()?, &context))
             }
             Kind::Process(process) => {

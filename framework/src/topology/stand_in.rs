@@ -1,10 +1,12 @@
 //! What stands in for sources and sinks in a test: records come from the test and go to it. Of the user's connectors
 //! nothing is called. Which are replaced, and what runs between them, is in `testing/`.
 
-use super::node::{Edge, Life, Outputs, SinkNode, SourceNode};
+use super::node::{Outputs, SinkNode, SourceNode};
 use crate::operator::{DecisionLog, Polled, SinkContext, Source, SourceContext, SourceReader, SplitBatch, Visible};
+use crate::record::AnyBatch;
 use crate::subtask::{
-    AnyBatch, AnyStage, Assignment, Commands, Kept, Mark, Splits, StageContext, Unpack, drive_source, mismatch,
+    AnyStage, Assignment, Commands, Keep, Kept, Life, Mark, Splits, StageContext, Unpack, drive_source, mismatch,
+    open_source, source_context,
 };
 use crate::{BoxError, Error};
 use futures::FutureExt;
@@ -17,7 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 /// The test's end of a source. The test waits until what it said has been worked off, so the queues need no bound.
 pub(crate) struct Told {
     /// None: it has ended.
-    pub(crate) batches: Option<UnboundedSender<AnyBatch>>,
+    pub(crate) batches: Option<UnboundedSender<Box<dyn AnyBatch>>>,
     pub(crate) marks: UnboundedSender<Mark>,
 }
 
@@ -34,17 +36,17 @@ impl<T> Once<T> {
     }
 }
 
-/// A source at `edge` that gives what it is told. It has one subtask, and one split: 0.
-pub(crate) fn listener(edge: Arc<dyn Edge>) -> (Arc<dyn SourceNode>, Told) {
+/// A source that gives what it is told. It has one subtask, and one split: 0.
+pub(crate) fn listener() -> (Arc<dyn SourceNode>, Told) {
     let (batches, told) = unbounded_channel();
     let (marks, made) = unbounded_channel();
     let source = Arc::new(Listener(Once::new(told)));
-    let node = ListenerNode { edge, source, marks: Once::new(made) };
+    let node = ListenerNode { source, marks: Once::new(made) };
     (Arc::new(node), Told { batches: Some(batches), marks })
 }
 
-/// Its records are batches: only the edge knows of what.
-struct Listener(Once<UnboundedReceiver<AnyBatch>>);
+/// Its records are batches: only what follows knows of what.
+struct Listener(Once<UnboundedReceiver<Box<dyn AnyBatch>>>);
 
 impl Source for Listener {
     type Reader = ListenerReader;
@@ -57,15 +59,15 @@ impl Source for Listener {
 }
 
 struct ListenerReader {
-    told: UnboundedReceiver<AnyBatch>,
-    next: Option<AnyBatch>,
+    told: UnboundedReceiver<Box<dyn AnyBatch>>,
+    next: Option<Box<dyn AnyBatch>>,
     over: bool,
     /// Batches given so far.
     count: u64,
 }
 
 impl SourceReader for ListenerReader {
-    type Record = AnyBatch;
+    type Record = Box<dyn AnyBatch>;
     type Split = u32;
     type Offset = u64;
 
@@ -81,7 +83,7 @@ impl SourceReader for ListenerReader {
         }
     }
 
-    fn poll(&mut self, out: &mut SplitBatch<AnyBatch, u32>) -> Result<Polled, BoxError> {
+    fn poll(&mut self, out: &mut SplitBatch<Box<dyn AnyBatch>, u32>) -> Result<Polled, BoxError> {
         match self.next.take() {
             Some(batch) => {
                 self.count += 1;
@@ -100,7 +102,6 @@ impl SourceReader for ListenerReader {
 }
 
 struct ListenerNode {
-    edge: Arc<dyn Edge>,
     source: Arc<Listener>,
     marks: Once<UnboundedReceiver<Mark>>,
 }
@@ -118,7 +119,8 @@ impl SourceNode for ListenerNode {
         commands: Commands,
         cx: StageContext,
     ) -> Result<Life, Error> {
-        let stage = Unpack(self.edge.branch(next.stage()?)?);
+        let stage = Unpack(next.stage()?);
+        let open = open_source(self.source.clone(), source_context(&cx));
         let mut marks = self.marks.take()?;
         let told = splits.clone();
         // first, for the other one then sees what has changed
@@ -128,29 +130,22 @@ impl SourceNode for ListenerNode {
             }
             Ok(())
         };
-        let reading = drive_source(self.source.clone(), assigned, splits, Box::new(stage), commands, cx);
+        let reading = drive_source(open, assigned, splits, Box::new(stage), commands, cx);
         Ok(try_join(marking, reading).map(|done| done.map(|_| ())).boxed_local())
     }
 }
 
-/// A sink that keeps what it gets, in place of `sink`.
-pub(crate) fn keeper(sink: Arc<dyn SinkNode>) -> (Arc<dyn SinkNode>, Kept) {
+/// A sink that keeps what it gets.
+pub(crate) fn keeper() -> (Arc<dyn SinkNode>, Kept) {
     let kept = Kept::default();
-    (Arc::new(Keeper { sink, kept: kept.clone() }), kept)
+    (Arc::new(Keeper(kept.clone())), kept)
 }
 
-struct Keeper {
-    /// Knows its records, and is asked nothing else.
-    sink: Arc<dyn SinkNode>,
-    kept: Kept,
-}
+struct Keeper(Kept);
 
 impl SinkNode for Keeper {
-    fn stage(&self, cx: &StageContext) -> AnyStage {
-        self.sink.keep(&self.kept, cx)
-    }
-    fn keep(&self, kept: &Kept, cx: &StageContext) -> AnyStage {
-        self.sink.keep(kept, cx)
+    fn stage(&self, cx: &StageContext) -> Box<dyn AnyStage> {
+        Box::new(Keep { kept: self.0.clone(), counters: cx.counters.clone() })
     }
     fn decides(&self) -> Option<Arc<dyn DecisionLog>> {
         None

@@ -3,13 +3,13 @@
 
 use super::graph::{Graph, Kind, Link, Node, Port, TimeNeed};
 use super::keyed::KeyedStream;
-use super::node::{ChainOf, DiscardOf, Edge, KeyByOf, Of, SinkOf, SourceOf};
+use super::node::{ChainOf, DiscardOf, Edge, KeyByOf, Of, SinkOf, SourceOf, TypedSource};
 use crate::operator::{
     Boxed, Chain, Filter, FilterMap, FlatMap, FlatMapInto, Inspect, Map, RecordOf, Sink, Source, Step, Then, TryMap,
 };
-use crate::subtask::{Borrowed, Computed, Consumers, HashOf, KeyOf, Loops, chain_loops, keyed_loops};
+use crate::subtask::{Borrowed, Computed, HashOf, KeyOf, Loops, chain_loops, keyed_loops};
 use crate::values::{Reads, Values};
-use crate::{Batch, BoxError, Data, Error, Key, Name};
+use crate::{BoxError, Data, Error, Key, Name};
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
@@ -22,26 +22,29 @@ use std::sync::Arc;
 ///
 /// Building does no I/O and returns no errors: mistakes are collected and shown together when the job starts.
 #[derive(Clone)]
-pub struct Topology {
-    graph: Rc<RefCell<Graph>>,
-    settings: Rc<Values>,
-    reads: Rc<RefCell<Reads>>,
+pub struct Topology(Rc<Shared>);
+
+/// What a topology and all its streams work on.
+struct Shared {
+    graph: RefCell<Graph>,
+    settings: Values,
+    reads: RefCell<Reads>,
 }
 
 impl fmt::Debug for Topology {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let labels: Vec<_> = self.graph.borrow().nodes.iter().map(Node::label).collect();
+        let labels: Vec<_> = self.0.graph.borrow().nodes.iter().map(Node::label).collect();
         f.debug_tuple("Topology").field(&labels).finish()
     }
 }
 
 impl Topology {
     pub(crate) fn new(settings: Values) -> Self {
-        Self { graph: Rc::default(), settings: Rc::new(settings), reads: Rc::default() }
+        Self(Rc::new(Shared { graph: RefCell::default(), settings, reads: RefCell::default() }))
     }
 
     pub(crate) fn into_graph(self) -> Graph {
-        std::mem::take(&mut self.graph.borrow_mut())
+        std::mem::take(&mut self.0.graph.borrow_mut())
     }
 
     /// The settings of this pipeline: `[pipeline]` in the configuration file, `--set` and the flags of the command
@@ -51,19 +54,19 @@ impl Topology {
     /// # Errors
     /// When they do not fit `T`: which of them does not, and where it was given.
     pub fn config<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
-        self.settings.read(&mut self.reads.borrow_mut())
+        self.0.settings.read(&mut self.0.reads.borrow_mut())
     }
 
     /// That no setting was given that nobody reads.
     pub(crate) fn all_read(&self) -> Result<(), Error> {
-        self.settings.all_read(&self.reads.borrow())
+        self.0.settings.all_read(&self.0.reads.borrow())
     }
 
     /// A stream of what `source` reads. `name` is the identity of its offsets.
     #[track_caller]
     pub fn source<S: Source>(&self, name: impl Name, source: S) -> Stream<RecordOf<S>> {
         let timed = source.has_event_time();
-        let kind = Kind::Source(Arc::new(SourceOf(Arc::new(source))));
+        let kind = Kind::Source(Arc::new(SourceOf(Box::new(TypedSource(Arc::new(source))))));
         let spec = NewNode { name: Some(name.into_name()), what: "source", kind, inputs: vec![], link: Link::Direct };
         self.add(spec, timed)
     }
@@ -77,7 +80,7 @@ impl Topology {
 
     #[track_caller]
     pub(crate) fn merge<T: Send + 'static>(&self, what: &'static str, inputs: Vec<Port>, link: Link) -> Stream<T> {
-        let timed = inputs.iter().any(|p| self.graph.borrow().nodes[p.node].timed);
+        let timed = inputs.iter().any(|p| self.0.graph.borrow().nodes[p.node].timed);
         self.add(NewNode { name: None, what, kind: Kind::Merge, inputs, link }, timed)
     }
 
@@ -88,9 +91,29 @@ impl Topology {
 
     #[track_caller]
     fn add_edge<T: Send + 'static>(&self, new: NewNode, timed: bool, edge: Arc<Of<T>>) -> Stream<T> {
-        let node = self.add_node(new, timed, &[]);
-        let port = Port { node, port: self.add_port(node, edge.clone()) };
+        let port = self.add_out(new, timed, edge.clone());
         Stream { topology: self.clone(), port, edge, chain: Boxed::new() }
+    }
+
+    /// A node with one output.
+    #[track_caller]
+    fn add_out(&self, new: NewNode, timed: bool, edge: Arc<dyn Edge>) -> Port {
+        let node = self.add_node(new, timed, &[]);
+        Port { node, port: self.add_port(node, edge) }
+    }
+
+    /// A node that reads a port, and whose records have times if those it reads have.
+    #[track_caller]
+    pub(super) fn add_behind<T: Send + 'static>(&self, input: Port, kind: Kind, called: Called) -> Stream<T> {
+        let edge = Arc::new(Of::new());
+        let port = self.add_reader(input, kind, called, edge.clone());
+        Stream { topology: self.clone(), port, edge, chain: Boxed::new() }
+    }
+
+    #[track_caller]
+    fn add_reader(&self, input: Port, kind: Kind, called: Called, edge: Arc<dyn Edge>) -> Port {
+        let Called { name, what, link } = called;
+        self.add_out(NewNode { name, what, kind, inputs: vec![input], link }, self.is_timed(input), edge)
     }
 
     /// A node that has no outputs yet; it may have as many as it has branches.
@@ -98,7 +121,7 @@ impl Topology {
     pub(super) fn add_node(&self, new: NewNode, timed: bool, branches: &'static [&'static str]) -> usize {
         let NewNode { name, what, kind, inputs, link } = new;
         let (site, outs) = (Location::caller(), Vec::new());
-        let nodes = &mut self.graph.borrow_mut().nodes;
+        let nodes = &mut self.0.graph.borrow_mut().nodes;
         let sets_time = matches!(kind, Kind::EventTime(_));
         let marked = sets_time || inputs.iter().any(|input| nodes[input.node].marked);
         let node = Node { name, what, site, kind, inputs, link, parallelism: None, outs, branches, timed, marked };
@@ -108,14 +131,14 @@ impl Topology {
 
     /// Gives a node another output; which one it is.
     pub(super) fn add_port(&self, node: usize, edge: Arc<dyn Edge>) -> usize {
-        let outs = &mut self.graph.borrow_mut().nodes[node].outs;
+        let outs = &mut self.0.graph.borrow_mut().nodes[node].outs;
         outs.push(edge);
         outs.len() - 1
     }
 
     /// The name of whatever has one and comes before a port; of several the first.
     pub(super) fn name_before(&self, port: Port) -> String {
-        let nodes = &self.graph.borrow().nodes;
+        let nodes = &self.0.graph.borrow().nodes;
         let mut node = &nodes[port.node];
         loop {
             match (&node.name, node.inputs.first()) {
@@ -127,31 +150,32 @@ impl Topology {
 
     /// Apart from [`Stream::boxed`], as is the next one from its caller, so that it is compiled once per record type.
     #[track_caller]
-    fn add_chain<I: 'static, T: Send + 'static>(&self, port: Port, loops: Loops<I, Batch<T>>) -> Stream<T> {
-        let kind = Kind::Chain(Arc::new(ChainOf(loops)));
-        let new = NewNode { name: None, what: "chain", kind, inputs: vec![port], link: Link::Direct };
-        self.add(new, self.is_timed(port))
+    fn add_chain<T: Send + 'static>(&self, port: Port, loops: Loops) -> Stream<T> {
+        let edge = Arc::new(Of::new());
+        let kind = Kind::Chain(Arc::new(ChainOf { loops, edge: edge.clone() }));
+        let port = self.add_reader(port, kind, Called::plain("chain"), edge.clone());
+        Stream { topology: self.clone(), port, edge, chain: Boxed::new() }
     }
 
     #[track_caller]
-    fn add_keyed<I: 'static, T: Send + 'static>(&self, port: Port, loops: Loops<I, Consumers<T>>) -> Stream<T> {
+    fn add_keyed<K: Key, T: Send + 'static>(&self, port: Port, loops: Loops, key_of: KeyOf<K, T>) -> KeyedStream<K, T> {
         let edge = Arc::new(Of::new());
         let kind = Kind::Chain(Arc::new(KeyByOf { loops, edge: edge.clone() }));
-        let new = NewNode { name: None, what: "key_by", kind, inputs: vec![port], link: Link::Direct };
-        self.add_edge(new, self.is_timed(port), edge)
+        let port = self.add_reader(port, kind, Called::plain("key_by"), edge.clone());
+        KeyedStream::new(Stream { topology: self.clone(), port, edge, chain: Boxed::new() }, key_of)
     }
 
     pub(crate) fn is_timed(&self, port: Port) -> bool {
-        self.graph.borrow().nodes[port.node].timed
+        self.0.graph.borrow().nodes[port.node].timed
     }
 
     /// Says that an operator works in event time; its lack is a mistake.
     pub(crate) fn needs_time(&self, need: TimeNeed) {
-        self.graph.borrow_mut().needs_time.push(need);
+        self.0.graph.borrow_mut().needs_time.push(need);
     }
 
     pub(crate) fn set_parallelism(&self, port: Port, parallelism: usize) {
-        self.graph.borrow_mut().nodes[port.node].parallelism = Some(parallelism);
+        self.0.graph.borrow_mut().nodes[port.node].parallelism = Some(parallelism);
     }
 }
 
@@ -167,6 +191,20 @@ pub(crate) struct NewNode {
     pub(crate) kind: Kind,
     pub(crate) inputs: Vec<Port>,
     pub(crate) link: Link,
+}
+
+/// The rest of a node that reads one port.
+pub(crate) struct Called {
+    pub(crate) name: Option<String>,
+    pub(crate) what: &'static str,
+    pub(crate) link: Link,
+}
+
+impl Called {
+    /// Without a name, in the subtask of what it reads.
+    fn plain(what: &'static str) -> Self {
+        Self { name: None, what, link: Link::Direct }
+    }
 }
 
 /// A stream of `T`. `C` is the fused chain of stateless steps that makes it; functions over streams take and return
@@ -189,7 +227,7 @@ impl<T, C: Chain<T>> fmt::Debug for Stream<T, C> {
 /// Fan-out: the records are cloned for each further reader.
 impl<T: Clone + Send + 'static, C: IsBoxed<T>> Clone for Stream<T, C> {
     fn clone(&self) -> Self {
-        self.edge.cloned().get_or_init(|| C::clone_record);
+        self.edge.allow_clones(C::clone_record);
         let (topology, edge) = (self.topology.clone(), self.edge.clone());
         Self { topology, port: self.port, edge, chain: self.chain.clone() }
     }
@@ -332,9 +370,8 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
         K: Key,
         F: Fn(&T) -> &K + Send + Sync + 'static,
     {
-        let key = Arc::new(Borrowed(key));
-        let of_row = key.clone();
-        self.exchange(key, KeyOf::Borrowed(Arc::new(move |record: &T| (of_row.0)(record))))
+        let key = Arc::new(Borrowed::new(key));
+        self.exchange(key.clone(), KeyOf::Borrowed(key))
     }
 
     /// Keys by a value computed from the record.
@@ -345,16 +382,15 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
         K: Key,
         F: Fn(&T) -> K + Send + Sync + 'static,
     {
-        let key = Arc::new(Computed(key));
-        let of_row = key.clone();
-        self.exchange(key, KeyOf::Computed(Arc::new(move |record: &T| (of_row.0)(record))))
+        let key = Arc::new(Computed::new(key));
+        self.exchange(key.clone(), KeyOf::Computed(key))
     }
 
     #[track_caller]
-    fn exchange<K: Key, F: HashOf<T, K>>(self, key: Arc<F>, key_of: KeyOf<K, T>) -> KeyedStream<K, T> {
+    fn exchange<K: Key, F: HashOf<T>>(self, key: Arc<F>, key_of: KeyOf<K, T>) -> KeyedStream<K, T> {
         let Self { topology, port, chain, .. } = self;
         let timed = topology.is_timed(port);
-        KeyedStream::new(topology.add_keyed(port, keyed_loops::<T, C, K, F>(chain, key, timed)), key_of)
+        topology.add_keyed(port, keyed_loops::<T, C, F>(chain, key, timed), key_of)
     }
 
     /// This stream and another one as one stream.
@@ -377,27 +413,28 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     /// Writes the records to `sink`. `name` is the identity of what it has prepared.
     #[track_caller]
     pub fn sink<S: Sink<T>>(self, name: impl Name, sink: S) {
-        let this = self.boxed();
-        let kind = Kind::Sink(Arc::new(SinkOf { sink: Arc::new(sink), of: PhantomData }));
-        this.end(Some(name.into_name()), "sink", kind);
+        self.boxed().into_sink(name.into_name(), sink);
     }
 
     /// Says that nothing is to be done with these records.
     #[track_caller]
     pub fn discard(self) {
-        let this = self.boxed();
-        let kind = Kind::Discard(Arc::new(DiscardOf::<T>(PhantomData)));
-        this.end(None, "discard", kind);
+        let kind = Kind::Discard(Arc::new(DiscardOf));
+        self.boxed().end(kind, Called::plain("discard"));
     }
 }
 
 impl<T: Send + 'static> Stream<T> {
     #[track_caller]
-    fn end(self, name: Option<String>, what: &'static str, kind: Kind) {
-        let Self { topology, port, .. } = self;
-        let timed = topology.is_timed(port);
-        let new = NewNode { name, what, kind, inputs: vec![port], link: Link::Direct };
-        let _: Stream<T> = topology.add(new, timed);
+    fn end(self, kind: Kind, called: Called) {
+        let _: Stream<T> = self.topology.add_behind(self.port, kind, called);
+    }
+
+    /// Apart from [`Stream::sink`] for the reason that [`Topology::add_chain`] is.
+    #[track_caller]
+    fn into_sink<S: Sink<T>>(self, name: String, sink: S) {
+        let kind = Kind::Sink(Arc::new(SinkOf { sink: Arc::new(sink), of: PhantomData }));
+        self.end(kind, Called { name: Some(name), what: "sink", link: Link::Direct });
     }
 
     /// The records may be given to several readers.
@@ -405,7 +442,7 @@ impl<T: Send + 'static> Stream<T> {
     where
         T: Clone,
     {
-        self.edge.cloned().get_or_init(|| T::clone);
+        self.edge.allow_clones(T::clone);
         self
     }
 

@@ -43,7 +43,8 @@ impl Next {
     }
 }
 
-impl Stage<u64> for Next {
+impl Stage for Next {
+    type In = u64;
     fn on_batch(&mut self, batch: &mut Batch<u64>) -> Result<(), Error> {
         assert!(!self.closed.get(), "a batch that there was no room for");
         let records = std::mem::take(batch).into_records();
