@@ -2,9 +2,8 @@
 //! behind each branch something else: a dead-letter file, a keyed operator, a fan-out, a plain sink. So every epoch has
 //! parts of four sinks that belong together.
 
-use super::campaign::{Places, Subject};
-use super::progress::Progress;
-use crate::common::{Output, counted, mix, myself};
+use super::campaign::{Life, Places, Subject, Told};
+use crate::common::{Output, counted, mix};
 use millstream::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -12,7 +11,6 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 
 const FILES: u64 = 4;
 const PAGES: u64 = 300;
@@ -36,45 +34,26 @@ struct Purchase {
     cents: u64,
 }
 
-/// How a life runs.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Spec {
-    root: PathBuf,
-    life: usize,
-    parallelism: usize,
-    rate: Option<u64>,
-}
-
 /// The pipeline.
-pub(super) fn job(spec: Spec) -> Job {
-    let places = Places { root: spec.root };
-    let progress = Arc::new(Progress::new(&places.progress(), spec.life));
-    let (input, output) = (places.input(), places.output());
-    let topology = move |t: &Topology| {
-        let progress = progress.clone();
-        let (events, undecodable) = t.source("events", Files::read(&input).try_json::<Event>().rate(spec.rate)).split();
-        undecodable.sink("undecodable", Files::write(&output).json());
+pub(super) fn job(told: Told) -> Job {
+    told.job(|t, life| {
+        let (progress, lines) = (life.progress.clone(), Files::read(life.places.input()));
+        let (events, undecodable) = t.source("events", lines.try_json::<Event>().rate(life.rate(6000))).split();
+        undecodable.sink("undecodable", life.files().json());
         let (clicks, purchases, notes) = events
             .inspect(move |event| match event {
                 Event::Click(Click { at, .. }) | Event::Purchase(Purchase { at, .. }) => progress.read(at.0, at.1),
                 Event::Note(_) => {}
             })
             .split();
-        notes.map(|note| note).sink("notes", Files::write(&output).text());
+        notes.map(|note| note).sink("notes", life.files().text());
         let pages = clicks.key_by(|click| &click.page).aggregate("pages", |of| of.count());
-        pages.map(|(page, count)| format!("{page} {count}")).sink("clicks", Files::write(&output).text());
+        pages.map(|(page, count)| format!("{page} {count}")).sink("clicks", life.files().text());
         let dear = purchases.clone().filter(|p| p.cents >= 500).map(|p| format!("dear {}", p.at.0));
         let all = purchases.map(|p| format!("all {}", p.at.0));
         let counts = dear.union(all).key_by(|text| text).aggregate("purchases_by", |of| of.count());
-        counts.map(|(text, count)| format!("{text} {count}")).sink("purchases", Files::write(&output).text());
-        Ok(())
-    };
-    Job::new("crash_branches", topology)
-        .data_dir(places.data())
-        .checkpoint_interval(Duration::from_millis(60))
-        .parallelism(spec.parallelism)
-        .workers(2)
-        .restart(RestartPolicy::never())
+        counts.map(|(text, count)| format!("{text} {count}")).sink("purchases", life.files().text());
+    })
 }
 
 /// A line of a file: an event, or what is none.
@@ -151,12 +130,8 @@ impl Events {
 }
 
 impl Subject for Events {
-    fn command(&self, life: usize, parallelism: usize, paced: bool) -> Command {
-        let rate = paced.then_some(6000);
-        let spec = Spec { root: self.places.root.clone(), life, parallelism, rate };
-        let mut command = myself("crash::pipeline_process");
-        command.env("MILLSTREAM_TEST_BRANCHES", serde_json::to_string(&spec).unwrap());
-        command
+    fn command(&self, life: &Life) -> Command {
+        life.process("branches", ())
     }
 
     fn more_input(&mut self) {

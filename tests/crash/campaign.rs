@@ -10,19 +10,27 @@
 //! 3. A probe: new input that touches every key once, read by a fresh process, so that all restored state shows.
 //!
 //! Meanwhile an [`Observer`] watches the output, and after it all is compared with the subject's oracle.
+//!
+//! A pipeline of these tests is a process of this binary that is told its [`Life`]; what all of them have in common,
+//! their settings and the source of most, is [`Told`].
 
-use super::progress::{self, Read};
-use crate::common::{Observer, Output, Process, Random, Scratch, names, visible};
+use super::progress::{self, Progress, Read};
+use crate::common::{Observer, Output, Process, Random, Scratch, myself, names, visible};
+use millstream::prelude::*;
+use millstream::sinks::files::WriteFiles;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 /// A pipeline, its input, and what is right.
 pub(super) trait Subject {
-    /// Starts a life with so many subtasks of each operator; paced, so that kills land while it works, or not.
-    fn command(&self, life: usize, parallelism: usize, paced: bool) -> Command;
+    /// Starts a life.
+    fn command(&self, life: &Life) -> Command;
     /// The pipeline has read everything and there are kills left: more of the same.
     fn more_input(&mut self);
     /// Input that touches every key once.
@@ -41,8 +49,143 @@ pub(super) trait Subject {
     fn input(&self) -> u64;
 }
 
+/// How a pipeline is to run this time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Life {
+    places: Places,
+    number: usize,
+    /// Subtasks of each operator that does not say itself.
+    pub(super) parallelism: usize,
+    /// Slow enough that kills land while it works.
+    pub(super) paced: bool,
+}
+
+/// What a process of this binary runs, and how.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Told {
+    pub(super) pipeline: String,
+    life: Life,
+    input: Value,
+}
+
+const TOLD: &str = "MILLSTREAM_TEST_PIPELINE";
+
+impl Life {
+    /// As fast as it goes.
+    pub(super) fn new(places: &Places, number: usize, parallelism: usize) -> Self {
+        Self { places: places.clone(), number, parallelism, paced: false }
+    }
+
+    /// A process that runs a pipeline, which finds its name in `pipeline_process`.
+    pub(super) fn process(&self, pipeline: &str, input: impl Serialize) -> Command {
+        let input = serde_json::to_value(input).unwrap();
+        let told = Told { pipeline: pipeline.into(), life: self.clone(), input };
+        let mut command = myself("crash::pipeline_process");
+        command.env(TOLD, serde_json::to_string(&told).unwrap());
+        command
+    }
+}
+
+impl Told {
+    /// If this process was started by [`Life::process`].
+    pub(super) fn here() -> Option<Self> {
+        Some(serde_json::from_str(&std::env::var(TOLD).ok()?).unwrap())
+    }
+
+    pub(super) fn input<I: DeserializeOwned>(&self) -> I {
+        serde_json::from_value(self.input.clone()).unwrap()
+    }
+
+    /// The pipeline with its settings, of which those of a cache are its own.
+    pub(super) fn job(self, build: impl Fn(&Topology, &Running) + Send + Sync + 'static) -> Job {
+        let Self { pipeline, life: Life { places, number, parallelism, paced }, .. } = self;
+        let (data, progress) = (places.data(), Arc::new(Progress::new(&places.progress(), number)));
+        let running = Running { places, parallelism, paced, progress };
+        let topology = move |t: &Topology| {
+            build(t, &running);
+            Ok(())
+        };
+        Job::new(format!("crash_{pipeline}"), topology)
+            .data_dir(data)
+            .checkpoint_interval(Duration::from_millis(70))
+            .parallelism(parallelism)
+            .workers(2)
+            .restart(RestartPolicy::never())
+    }
+}
+
+/// A life from within.
+pub(super) struct Running {
+    pub(super) places: Places,
+    pub(super) parallelism: usize,
+    paced: bool,
+    pub(super) progress: Arc<Progress>,
+}
+
+impl Running {
+    /// So many records a second, if it is paced.
+    pub(super) fn rate(&self, per_second: u64) -> Option<u64> {
+        self.paced.then_some(per_second)
+    }
+
+    /// A source of what `make` makes of each split, offset and the offset from which on it is asked.
+    pub(super) fn source<T: Send + 'static>(
+        &self,
+        t: &Topology,
+        made: Made,
+        per_second: u64,
+        make: fn(u64, u64, u64) -> T,
+    ) -> Stream<T> {
+        let progress = self.progress.clone();
+        let make = move |split, offset| {
+            progress.read(split, offset);
+            make(split, offset, made.probe_from)
+        };
+        let generator = Generator::new(make).splits(SPLITS).count(made.count);
+        t.source("made", generator.rate(self.rate(per_second)))
+    }
+
+    pub(super) fn files(&self) -> WriteFiles {
+        Files::write(self.places.output())
+    }
+}
+
+/// Splits of [`Running::source`].
+pub(super) const SPLITS: u64 = 5;
+
+/// How much input there is, where it is made and not read.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Made {
+    /// Records of each split.
+    pub(super) count: u64,
+    /// From this offset on records ask for what is known and change nothing.
+    pub(super) probe_from: u64,
+}
+
+impl Made {
+    pub(super) fn new(count: u64) -> Self {
+        Self { count, probe_from: u64::MAX }
+    }
+
+    /// Of each split so many records more, which ask.
+    pub(super) fn probe(&mut self, records: u64) {
+        self.probe_from = self.count;
+        self.count += records;
+    }
+
+    /// What `make` makes of all splits, one after the other.
+    pub(super) fn all<T>(self, make: fn(u64, u64, u64) -> T) -> impl Iterator<Item = T> {
+        let offsets = (0..SPLITS).flat_map(move |split| (0..self.count).map(move |offset| (split, offset)));
+        offsets.map(move |(split, offset)| make(split, offset, self.probe_from))
+    }
+
+    pub(super) fn records(self) -> u64 {
+        self.count * SPLITS
+    }
+}
+
 /// Where a subject's files are.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Places {
     pub(super) root: PathBuf,
 }
@@ -223,7 +366,8 @@ impl<'a> Lives<'a> {
             self.parallelism = 1 + self.random.within(0..5) as usize;
         }
         self.report.lives += 1;
-        Process::start(&mut subject.command(self.report.lives, self.parallelism, paced), &self.places.log())
+        let life = Life { paced, ..Life::new(self.places, self.report.lives, self.parallelism) };
+        Process::start(&mut subject.command(&life), &self.places.log())
     }
 
     /// Waits for the instant and kills it.

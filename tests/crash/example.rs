@@ -1,6 +1,6 @@
 //! The example `word_count` as users run it: its command line, its signals, text by Jane Austen.
 
-use super::campaign::{Places, Subject};
+use super::campaign::{Life, Places, Subject};
 use crate::common::{Output, WordCount, words_of};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -30,11 +30,11 @@ impl Novels {
 }
 
 impl Subject for Novels {
-    fn command(&self, _: usize, parallelism: usize, paced: bool) -> Command {
+    fn command(&self, life: &Life) -> Command {
         let mut command = self.word_count.command();
         command.args(["--checkpoint-interval", "70ms"]);
-        command.args(["--memory", "64MiB", "--parallelism", &parallelism.to_string()]);
-        if paced {
+        command.args(["--memory", "64MiB", "--parallelism", &life.parallelism.to_string()]);
+        if life.paced {
             command.args(["--rate", "2500"]);
         }
         command

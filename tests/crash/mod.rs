@@ -17,28 +17,22 @@ mod timers;
 mod words;
 
 use crate::common::{Scratch, is_soak, mix, seed};
-use campaign::{Places, Report, Subject};
+use campaign::{Places, Report, Subject, Told};
 use std::collections::BTreeMap;
 
 /// Not a test: the process that the others start and kill.
 #[test]
 #[ignore = "started by other tests"]
 fn pipeline_process() {
-    let spec = |name| std::env::var(name).ok();
-    let job = if let Some(words) = spec("MILLSTREAM_TEST_WORDS") {
-        words::job(serde_json::from_str(&words).unwrap())
-    } else if let Some(numbers) = spec("MILLSTREAM_TEST_NUMBERS") {
-        numbers::job(serde_json::from_str(&numbers).unwrap())
-    } else if let Some(lookups) = spec("MILLSTREAM_TEST_LOOKUPS") {
-        lookups::job(serde_json::from_str(&lookups).unwrap())
-    } else if let Some(branches) = spec("MILLSTREAM_TEST_BRANCHES") {
-        branches::job(serde_json::from_str(&branches).unwrap())
-    } else if let Some(states) = spec("MILLSTREAM_TEST_STATES") {
-        states::job(serde_json::from_str(&states).unwrap())
-    } else if let Some(timers) = spec("MILLSTREAM_TEST_TIMERS") {
-        timers::job(serde_json::from_str(&timers).unwrap())
-    } else {
-        return;
+    let Some(told) = Told::here() else { return };
+    let job = match &*told.pipeline {
+        "words" => words::job(told),
+        "numbers" => numbers::job(told),
+        "states" => states::job(told),
+        "lookups" => lookups::job(told),
+        "branches" => branches::job(told),
+        "timers" => timers::job(told),
+        name => panic!("no pipeline `{name}`"),
     };
     let code = match job.run() {
         Ok(()) => 0,
@@ -89,17 +83,17 @@ fn soak_words() {
 
 #[test]
 fn soak_numbers() {
-    campaigns("numbers", (10, 200), |places| numbers::Numbers::new(places, 60_000));
+    campaigns("numbers", (10, 200), |_| numbers::Numbers::new(60_000));
 }
 
 #[test]
 fn soak_states() {
-    campaigns("states", (10, 200), |places| states::States::new(places, 30_000));
+    campaigns("states", (10, 200), |_| states::States::new(30_000));
 }
 
 #[test]
 fn soak_lookups() {
-    campaigns("lookups", (10, 200), |places| lookups::Lookups::new(places, 1500));
+    campaigns("lookups", (10, 200), |_| lookups::Lookups::new(1500));
 }
 
 #[test]
@@ -109,7 +103,7 @@ fn soak_branches() {
 
 #[test]
 fn soak_timers() {
-    campaigns("timers", (8, 200), |places| timers::Timers::new(places, 25_000));
+    campaigns("timers", (8, 200), |_| timers::Timers::new(25_000));
 }
 
 #[test]
@@ -122,7 +116,7 @@ fn soak_word_count() {
 fn state_outside_of_the_runtime_is_found() {
     let scratch = Scratch::new();
     let places = Places::of(&scratch);
-    let mut subject = numbers::Numbers::new(&places, 10_000);
+    let mut subject = numbers::Numbers::new(10_000);
     subject.is_sabotaged = true;
     let found = campaign::run(&mut subject, &places, 3, 1).unwrap_err();
     assert!(found.contains("in place of"), "{found}");

@@ -3,17 +3,14 @@
 //!
 //! Each key belongs to one split, so the order of its records, hence all output, is known.
 
-use super::campaign::{Places, Subject};
-use super::progress::Progress;
-use crate::common::{Output, mix, myself};
+use super::campaign::{Life, Made, SPLITS, Subject, Told};
+use crate::common::{Output, mix};
 use millstream::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-const SPLITS: u64 = 5;
 const KEYS: u64 = 100_000;
 
 /// What the source makes.
@@ -34,20 +31,6 @@ fn entry(split: u64, offset: u64, probe_from: u64) -> Entry {
     Entry { key: at * SPLITS + split, offset, value: random >> 40, is_probe }
 }
 
-/// How a life runs.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Spec {
-    root: PathBuf,
-    life: usize,
-    parallelism: usize,
-    rate: Option<u64>,
-    /// Records of each split.
-    count: u64,
-    probe_from: u64,
-    /// Keeps sums where no snapshot knows of them, so that the oracle has something to find.
-    is_sabotaged: bool,
-}
-
 #[derive(State)]
 struct Account {
     sum: ValueState<u64>,
@@ -55,7 +38,7 @@ struct Account {
 }
 
 struct Accounts {
-    /// Only of the sabotaged one.
+    /// Only of the sabotaged one: sums where no snapshot knows of them, so that the oracle has something to find.
     sums: Option<Mutex<HashMap<u64, u64>>>,
 }
 
@@ -115,71 +98,47 @@ fn shown(entry: &Entry, sum: Option<u64>, trail: Option<&String>) -> String {
 }
 
 /// The pipeline.
-pub(super) fn job(spec: Spec) -> Job {
-    let places = Places { root: spec.root };
-    let progress = Arc::new(Progress::new(&places.progress(), spec.life));
-    let output = places.output();
-    let topology = move |t: &Topology| {
-        let progress = progress.clone();
-        let make = move |split, offset| {
-            progress.read(split, offset);
-            entry(split, offset, spec.probe_from)
-        };
-        t.source("numbers", Generator::new(make).splits(SPLITS).count(spec.count).rate(spec.rate))
+pub(super) fn job(told: Told) -> Job {
+    let (made, is_sabotaged): (_, bool) = told.input();
+    let job = told.job(move |t, life| {
+        life.source(t, made, 40_000, entry)
             .key_by(|entry| &entry.key)
-            .process("accounts", Accounts { sums: spec.is_sabotaged.then(Mutex::default) })
-            .sink("accounts-out", Files::write(&output).text());
-        Ok(())
-    };
-    Job::new("crash_numbers", topology)
-        .data_dir(places.data())
-        .checkpoint_interval(Duration::from_millis(80))
-        .parallelism(spec.parallelism)
-        .workers(2)
-        .cache_rows(1000)
-        .restart(RestartPolicy::never())
+            .process("accounts", Accounts { sums: is_sabotaged.then(Mutex::default) })
+            .sink("accounts-out", life.files().text());
+    });
+    job.cache_rows(1000)
 }
 
 /// The input and what is right.
 pub(super) struct Numbers {
-    places: Places,
-    count: u64,
-    probe_from: u64,
+    made: Made,
     pub(super) is_sabotaged: bool,
 }
 
 impl Numbers {
     /// With so many records of each split.
-    pub(super) fn new(places: &Places, count: u64) -> Self {
-        Self { places: places.clone(), count, probe_from: u64::MAX, is_sabotaged: false }
+    pub(super) fn new(count: u64) -> Self {
+        Self { made: Made::new(count), is_sabotaged: false }
     }
 }
 
 impl Subject for Numbers {
-    fn command(&self, life: usize, parallelism: usize, paced: bool) -> Command {
-        let Self { places, count, probe_from, is_sabotaged } = self;
-        let (root, rate) = (places.root.clone(), paced.then_some(40_000));
-        let (count, probe_from, is_sabotaged) = (*count, *probe_from, *is_sabotaged);
-        let spec = Spec { root, life, parallelism, rate, count, probe_from, is_sabotaged };
-        let mut command = myself("crash::pipeline_process");
-        command.env("MILLSTREAM_TEST_NUMBERS", serde_json::to_string(&spec).unwrap());
-        command
+    fn command(&self, life: &Life) -> Command {
+        life.process("numbers", (self.made, self.is_sabotaged))
     }
 
     fn more_input(&mut self) {
-        self.count += 10_000;
+        self.made.count += 10_000;
     }
 
     fn probe(&mut self) {
-        self.probe_from = self.count;
-        self.count += KEYS / SPLITS;
+        self.made.probe(KEYS / SPLITS);
     }
 
     fn check(&self, output: &Output) -> Result<(), String> {
         let mut expect: BTreeMap<u64, Vec<String>> = BTreeMap::new();
         let mut accounts: HashMap<u64, (Option<u64>, Option<String>)> = HashMap::new();
-        for (split, offset) in (0..SPLITS).flat_map(|split| (0..self.count).map(move |offset| (split, offset))) {
-            let entry = entry(split, offset, self.probe_from);
+        for entry in self.made.all(entry) {
             let (sum, trail) = accounts.entry(entry.key).or_default();
             match Move::of(entry.value) {
                 _ if entry.is_probe => {}
@@ -198,7 +157,7 @@ impl Subject for Numbers {
     }
 
     fn input(&self) -> u64 {
-        self.count * SPLITS
+        self.made.records()
     }
 }
 

@@ -4,18 +4,14 @@
 //!
 //! Each key belongs to one split, so the order of its records, hence all output, is known.
 
-use super::campaign::{Places, Subject};
-use super::progress::Progress;
-use crate::common::{Output, mix, myself};
+use super::campaign::{Life, Made, SPLITS, Subject, Told};
+use crate::common::{Output, mix};
 use millstream::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 
-const SPLITS: u64 = 5;
 const KEYS: u64 = 2_000;
 const SHOPS: u64 = 60;
 
@@ -36,18 +32,6 @@ fn purchase(split: u64, offset: u64, probe_from: u64) -> Purchase {
     let among = if random.is_multiple_of(3) { 10 } else { KEYS / SPLITS };
     let at = if is_probe { offset - probe_from } else { (random >> 8) % among };
     Purchase { customer: at * SPLITS + split, offset, random: random >> 20, is_probe }
-}
-
-/// How a life runs.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Spec {
-    root: PathBuf,
-    life: usize,
-    parallelism: usize,
-    rate: Option<u64>,
-    /// Records of each split.
-    count: u64,
-    probe_from: u64,
 }
 
 #[derive(State)]
@@ -172,69 +156,44 @@ impl Plain {
 }
 
 /// The pipeline.
-pub(super) fn job(spec: Spec) -> Job {
-    let places = Places { root: spec.root };
-    let progress = Arc::new(Progress::new(&places.progress(), spec.life));
-    let output = places.output();
-    let topology = move |t: &Topology| {
-        let progress = progress.clone();
-        let make = move |split, offset| {
-            progress.read(split, offset);
-            purchase(split, offset, spec.probe_from)
-        };
-        t.source("purchases", Generator::new(make).splits(SPLITS).count(spec.count).rate(spec.rate))
+pub(super) fn job(told: Told) -> Job {
+    let made = told.input();
+    let job = told.job(move |t, life| {
+        life.source(t, made, 20_000, purchase)
             .key_by(|purchase| &purchase.customer)
             .process("shops", Shops)
-            .sink("shops-out", Files::write(&output).text());
-        Ok(())
-    };
-    Job::new("crash_states", topology)
-        .data_dir(places.data())
-        .checkpoint_interval(Duration::from_millis(80))
-        .parallelism(spec.parallelism)
-        .workers(2)
-        .cache_rows(1000)
-        .restart(RestartPolicy::never())
+            .sink("shops-out", life.files().text());
+    });
+    job.cache_rows(1000)
 }
 
 /// The input and what is right.
-pub(super) struct States {
-    places: Places,
-    count: u64,
-    probe_from: u64,
-}
+pub(super) struct States(Made);
 
 impl States {
     /// With so many records of each split.
-    pub(super) fn new(places: &Places, count: u64) -> Self {
-        Self { places: places.clone(), count, probe_from: u64::MAX }
+    pub(super) fn new(count: u64) -> Self {
+        Self(Made::new(count))
     }
 }
 
 impl Subject for States {
-    fn command(&self, life: usize, parallelism: usize, paced: bool) -> Command {
-        let Self { places, count, probe_from } = self;
-        let (root, rate) = (places.root.clone(), paced.then_some(20_000));
-        let spec = Spec { root, life, parallelism, rate, count: *count, probe_from: *probe_from };
-        let mut command = myself("crash::pipeline_process");
-        command.env("MILLSTREAM_TEST_STATES", serde_json::to_string(&spec).unwrap());
-        command
+    fn command(&self, life: &Life) -> Command {
+        life.process("states", self.0)
     }
 
     fn more_input(&mut self) {
-        self.count += 5_000;
+        self.0.count += 5_000;
     }
 
     fn probe(&mut self) {
-        self.probe_from = self.count;
-        self.count += KEYS / SPLITS;
+        self.0.probe(KEYS / SPLITS);
     }
 
     fn check(&self, output: &Output) -> Result<(), String> {
         let mut customers: HashMap<u64, Plain> = HashMap::new();
         let mut expect: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-        for (split, offset) in (0..SPLITS).flat_map(|split| (0..self.count).map(move |offset| (split, offset))) {
-            let purchase = purchase(split, offset, self.probe_from);
+        for purchase in self.0.all(purchase) {
             let said = customers.entry(purchase.customer).or_default().on_record(&purchase);
             expect.entry(purchase.customer).or_default().push(shown(&purchase, &said));
         }
@@ -242,6 +201,6 @@ impl Subject for States {
     }
 
     fn input(&self) -> u64 {
-        self.count * SPLITS
+        self.0.records()
     }
 }

@@ -5,17 +5,13 @@
 //!
 //! Beside it timers by the clock of the machine, of which it can be said that each is set once and fires once.
 
-use super::campaign::{Places, Subject};
-use super::progress::Progress;
-use crate::common::{Output, mix, myself};
+use super::campaign::{Life, Made, SPLITS, Subject, Told};
+use crate::common::{Output, mix};
 use millstream::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 
-const SPLITS: u64 = 5;
 const KEYS: u64 = 20_000;
 /// A timer by the clock that is so much behind was lost.
 const LOST_MS: i64 = 5000;
@@ -47,17 +43,6 @@ impl Entry {
     fn quiet(&self) -> Option<i64> {
         (!self.value.is_multiple_of(8)).then(|| self.time() + 1 + (self.value % 1000) as i64 * (self.value % 30) as i64)
     }
-}
-
-/// How a life runs.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Spec {
-    root: PathBuf,
-    life: usize,
-    parallelism: usize,
-    rate: Option<u64>,
-    count: u64,
-    probe_from: u64,
 }
 
 #[derive(State)]
@@ -172,56 +157,39 @@ impl Process for Accounts {
 }
 
 /// The pipeline.
-pub(super) fn job(spec: Spec) -> Job {
-    let places = Places { root: spec.root };
-    let progress = Arc::new(Progress::new(&places.progress(), spec.life));
-    let output = places.output();
-    let topology = move |t: &Topology| {
-        let progress = progress.clone();
-        let make = move |split, offset| {
-            progress.read(split, offset);
-            Entry::of(split, offset, spec.probe_from)
-        };
-        t.source("entries", Generator::new(make).splits(SPLITS).count(spec.count).rate(spec.rate))
+pub(super) fn job(told: Told) -> Job {
+    let made = told.input();
+    let job = told.job(move |t, life| {
+        life.source(t, made, 30_000, Entry::of)
             .event_time(|entry| Timestamp::from_millis(entry.time()), Watermarks::monotonous())
             .key_by(|entry| &entry.key)
             .process("accounts", Accounts)
-            .sink("accounts-out", Files::write(&output).text());
-        Ok(())
-    };
-    Job::new("crash_timers", topology)
-        .data_dir(places.data())
-        .checkpoint_interval(Duration::from_millis(80))
-        .parallelism(spec.parallelism)
-        .workers(2)
-        .cache_rows(1000)
-        .restart(RestartPolicy::never())
+            .sink("accounts-out", life.files().text());
+    });
+    job.cache_rows(1000)
 }
 
 /// The input and what is right.
 pub(super) struct Timers {
-    places: Places,
-    count: u64,
-    probe_from: u64,
+    made: Made,
     /// How much of each split there was when it ended for a while: then all timers in event time fire.
     ends: BTreeSet<u64>,
 }
 
 impl Timers {
     /// With so many records of each split.
-    pub(super) fn new(places: &Places, count: u64) -> Self {
-        Self { places: places.clone(), count, probe_from: u64::MAX, ends: BTreeSet::new() }
+    pub(super) fn new(count: u64) -> Self {
+        Self { made: Made::new(count), ends: BTreeSet::new() }
     }
 
     /// What each account says of event time, by plain loops.
     fn oracle(&self) -> BTreeMap<u64, Vec<String>> {
         let mut all: BTreeMap<u64, Model> = BTreeMap::new();
-        let ends: BTreeSet<u64> = self.ends.iter().copied().chain([self.count]).collect();
-        for (split, offset) in (0..SPLITS).flat_map(|split| (0..self.count).map(move |offset| (split, offset))) {
-            let entry = Entry::of(split, offset, self.probe_from);
+        let ends: BTreeSet<u64> = self.ends.iter().copied().chain([self.made.count]).collect();
+        for entry in self.made.all(Entry::of) {
             all.entry(entry.key).or_default().book(&entry);
-            if ends.contains(&(offset + 1)) {
-                let of_split = all.iter_mut().filter(|(key, _)| **key % SPLITS == split);
+            if ends.contains(&(entry.offset + 1)) {
+                let of_split = all.iter_mut().filter(|(key, _)| **key % SPLITS == entry.key % SPLITS);
                 of_split.for_each(|(key, model)| model.close(*key, i64::MAX));
             }
         }
@@ -290,24 +258,18 @@ impl Clock {
 }
 
 impl Subject for Timers {
-    fn command(&self, life: usize, parallelism: usize, paced: bool) -> Command {
-        let Self { places, count, probe_from, .. } = self;
-        let (root, rate) = (places.root.clone(), paced.then_some(30_000));
-        let spec = Spec { root, life, parallelism, rate, count: *count, probe_from: *probe_from };
-        let mut command = myself("crash::pipeline_process");
-        command.env("MILLSTREAM_TEST_TIMERS", serde_json::to_string(&spec).unwrap());
-        command
+    fn command(&self, life: &Life) -> Command {
+        life.process("timers", self.made)
     }
 
     fn more_input(&mut self) {
-        self.ends.insert(self.count);
-        self.count += 10_000;
+        self.ends.insert(self.made.count);
+        self.made.count += 10_000;
     }
 
     fn probe(&mut self) {
-        self.ends.insert(self.count);
-        self.probe_from = self.count;
-        self.count += KEYS / SPLITS;
+        self.ends.insert(self.made.count);
+        self.made.probe(KEYS / SPLITS);
     }
 
     fn check(&self, output: &Output) -> Result<(), String> {
@@ -336,7 +298,7 @@ impl Subject for Timers {
     }
 
     fn input(&self) -> u64 {
-        self.count * SPLITS
+        self.made.records()
     }
 }
 

@@ -1,17 +1,14 @@
 //! Counts words of JSON lines, and then words by their first letter: two exchanges, two keyed operators of different
 //! parallelism, a fan-out, and two sinks of files in one directory.
 
-use super::campaign::{Places, Subject};
-use super::progress::Progress;
-use crate::common::{Output, counted, mix, myself};
+use super::campaign::{Life, Places, Subject, Told};
+use crate::common::{Output, counted, mix};
 use millstream::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 
 const FILES: u64 = 5;
 const WORDS: u64 = 5000;
@@ -29,46 +26,27 @@ struct Count {
     count: u64,
 }
 
-/// How a life runs.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Spec {
-    root: PathBuf,
-    life: usize,
-    parallelism: usize,
-    rate: Option<u64>,
-}
-
 /// The pipeline.
-pub(super) fn job(spec: Spec) -> Job {
-    let places = Places { root: spec.root };
-    let progress = Arc::new(Progress::new(&places.progress(), spec.life));
-    let (input, output) = (places.input(), places.output());
-    let topology = move |t: &Topology| {
-        let progress = progress.clone();
+pub(super) fn job(told: Told) -> Job {
+    told.job(|t, life| {
+        let progress = life.progress.clone();
         let counts = t
-            .source("text", Files::read(&input).json::<Line>().rate(spec.rate))
+            .source("text", Files::read(life.places.input()).json::<Line>().rate(life.rate(2500)))
             .inspect(move |line| progress.read(line.file, line.line))
             .flat_map_into(|line, words| words.extend(words_of(&line.text)))
             .key_by(|word| word)
             .aggregate("count", |of| of.count());
-        counts.clone().map(|(word, count)| Count { word, count }).sink("counts", Files::write(&output).json());
+        counts.clone().map(|(word, count)| Count { word, count }).sink("counts", life.files().json());
         counts
             .key_by_value(|(word, _)| first(word))
             .map_with_state("initials", |count: &mut u64, (word, _)| {
                 *count += 1;
                 (first(&word), *count)
             })
-            .parallelism(1 + spec.parallelism % 3)
+            .parallelism(1 + life.parallelism % 3)
             .map(|(first, count)| format!("{first} {count}"))
-            .sink("by-initial", Files::write(&output).text());
-        Ok(())
-    };
-    Job::new("crash_words", topology)
-        .data_dir(places.data())
-        .checkpoint_interval(Duration::from_millis(60))
-        .parallelism(spec.parallelism)
-        .workers(2)
-        .restart(RestartPolicy::never())
+            .sink("by-initial", life.files().text());
+    })
 }
 
 fn words_of(text: &str) -> Vec<String> {
@@ -142,12 +120,8 @@ impl Words {
 }
 
 impl Subject for Words {
-    fn command(&self, life: usize, parallelism: usize, paced: bool) -> Command {
-        let rate = paced.then_some(2500);
-        let spec = Spec { root: self.places.root.clone(), life, parallelism, rate };
-        let mut command = myself("crash::pipeline_process");
-        command.env("MILLSTREAM_TEST_WORDS", serde_json::to_string(&spec).unwrap());
-        command
+    fn command(&self, life: &Life) -> Command {
+        life.process("words", ())
     }
 
     fn more_input(&mut self) {
