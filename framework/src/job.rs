@@ -235,7 +235,7 @@ impl Job {
             let text = format!("the job is named `{}`: write a name of a-z, 0-9, `_`, `-` and `.`", self.name);
             return Err(Error::new(ErrorKind::Topology, text));
         }
-        let topology = Topology::new(self.values()?);
+        let topology = Topology::new(&self.name, self.values()?);
         let (built, secrets) = secret::collect(|| (self.build)(&topology));
         built.map_err(|e| match e.downcast::<Error>() {
             Ok(error) => *error,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 const EVERY: Duration = Duration::from_mins(1);
 
 /// Counts the records that one place leaves out because of what is wrong with them: in the metric
-/// `millstream_skipped_records_total`, with the label `operator`, and with a warning in the log, at most one a minute,
-/// that tells how many there were and shows the last one. `or_skip` and sources that skip have one; so should
+/// `millstream_skipped_records_total`, with the labels `job` and `operator`, and with a warning in the log, at most one
+/// a minute, that tells how many there were and shows the last one. `or_skip` and sources that skip have one; so should
 /// connectors of your own that leave records out.
 ///
 /// Clones count together. Costs a lock per skipped record. Counts are not exactly once: what is read again after a
@@ -19,6 +19,7 @@ const EVERY: Duration = Duration::from_mins(1);
 pub struct Skipped(Arc<Place>);
 
 struct Place {
+    job: String,
     operator: String,
     counter: OnceLock<metrics::Counter>,
     unsaid: Mutex<Unsaid>,
@@ -53,19 +54,22 @@ impl Unsaid {
 }
 
 impl Skipped {
-    /// For the source or operator of this name; what has no name says what and where it is.
+    /// For the source or operator of this name in this job; what has no name says what and where it is.
     #[must_use]
-    pub fn of(operator: impl Into<String>) -> Self {
-        Self(Arc::new(Place { operator: operator.into(), counter: OnceLock::new(), unsaid: Mutex::default() }))
+    pub fn of(job: impl Into<String>, operator: impl Into<String>) -> Self {
+        let (job, operator) = (job.into(), operator.into());
+        Self(Arc::new(Place { job, operator, counter: OnceLock::new(), unsaid: Mutex::default() }))
     }
 
     /// A record was left out because of `error`.
     #[cold]
     pub fn skip(&self, error: &dyn fmt::Display) {
-        let Place { operator, counter, unsaid } = &*self.0;
-        let counter = counter
-            .get_or_init(|| metrics::counter!("millstream_skipped_records_total", "operator" => operator.clone()));
-        counter.increment(1);
+        let Place { job, operator, counter, unsaid } = &*self.0;
+        let make = || {
+            let (job, operator) = (job.clone(), operator.clone());
+            metrics::counter!("millstream_skipped_records_total", "job" => job, "operator" => operator)
+        };
+        counter.get_or_init(make).increment(1);
         let said = unsaid.lock().unwrap_or_else(PoisonError::into_inner).add(error, clock::now());
         said.into_iter().for_each(|(records, last)| warn(operator, records, &last));
     }

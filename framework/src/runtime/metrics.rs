@@ -54,7 +54,7 @@ list! {
         "Bytes that a source has read, if its connector counts them, as that of files does.";
     BYTES_OUT "millstream_bytes_out_total" Counter "bytes" SUBTASK,
         "Bytes that a sink has written, if its connector counts them, as that of files does.";
-    SKIPPED "millstream_skipped_records_total" Counter "records" &["operator"],
+    SKIPPED "millstream_skipped_records_total" Counter "records" OPERATOR,
         "Records left out because of what was wrong with them, by `or_skip` or by a source that skips.";
     BATCH "millstream_batch_records" Gauge "records" SUBTASK,
         "Mean size of the batches that came since it was published last. Small ones are a sign of slow work or of little.";

@@ -125,12 +125,12 @@ impl<T: Send + 'static, E: Into<BoxError> + Send + 'static, C: Chain<Result<T, E
         self.step(OrFail)
     }
 
-    /// Leaves errors out, counted and warned of as [`Skipped`] says. The label of the metric is the name of the
-    /// operator or source before it, and where it was written.
+    /// Leaves errors out, counted and warned of as [`Skipped`] says. As `operator` the metric has the name of
+    /// the operator or source before it, and where it was written.
     #[track_caller]
     pub fn or_skip(self) -> Stream<T, Then<C, OrSkip, Result<T, E>>> {
         let behind = self.topology.name_before(self.port);
-        let skipped = Skipped::of(format!("{behind}, or_skip at {}", Location::caller()));
+        let skipped = Skipped::of(self.topology.job(), format!("{behind}, or_skip at {}", Location::caller()));
         self.step(OrSkip::new(skipped))
     }
 }

@@ -63,7 +63,7 @@ mod tests {
     /// What follows a broadcast is a task of its own with lanes from each subtask to each, and an operator joins it.
     #[test]
     fn a_plan_with_broadcast_and_operator() {
-        let topology = Topology::new(crate::values::Values::default());
+        let topology = Topology::new("job", crate::values::Values::default());
         let numbers: Stream<u64> = topology.merge("union", Vec::new(), Link::Forward);
         numbers.parallelism(2).broadcast_all().operator("silent", || Silent).discard();
         let graph = topology.into_graph();

@@ -26,6 +26,7 @@ pub struct Topology(Rc<Shared>);
 
 /// What a topology and all its streams work on.
 struct Shared {
+    job: String,
     graph: RefCell<Graph>,
     settings: Values,
     reads: RefCell<Reads>,
@@ -39,8 +40,14 @@ impl fmt::Debug for Topology {
 }
 
 impl Topology {
-    pub(crate) fn new(settings: Values) -> Self {
-        Self(Rc::new(Shared { graph: RefCell::default(), settings, reads: RefCell::default() }))
+    pub(crate) fn new(job: &str, settings: Values) -> Self {
+        let (graph, reads) = Default::default();
+        Self(Rc::new(Shared { job: job.into(), graph, settings, reads }))
+    }
+
+    /// The name of the job.
+    pub(super) fn job(&self) -> &str {
+        &self.0.job
     }
 
     pub(crate) fn into_graph(self) -> Graph {

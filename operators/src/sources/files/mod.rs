@@ -159,7 +159,7 @@ impl<F: Decode> Source for FileSource<F> {
     }
 
     async fn open(&self, cx: &SourceContext) -> Result<FileReader<F>, BoxError> {
-        let skipped = self.skips.then(|| Skipped::of(&*cx.source));
+        let skipped = self.skips.then(|| Skipped::of(&*cx.job, &*cx.source));
         Ok(FileReader::new(self.format.clone(), skipped, self.rate.pacer(), cx.traffic.clone()))
     }
 }
