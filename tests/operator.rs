@@ -320,11 +320,12 @@ impl Operator for Tag {
 
 #[test]
 fn all_subtasks_get_all_records_in_their_order() {
-    for parallelism in [1, 2, 4] {
-        let found = collect(parallelism, |t, sink| {
+    for (of_the_job, parallelism) in [(1, 1), (2, 2), (4, 4), (2, 3), (4, 1)] {
+        let found = collect(of_the_job, move |t, sink| {
             let made = AtomicUsize::new(0);
             let numbers = t.source("numbers", Generator::new(|split, n| split * 10_000 + n).splits(3).count(5000));
-            numbers.broadcast_all().operator("tag", move || Tag(made.fetch_add(1, SeqCst) as u64)).sink("out", sink);
+            let tags = numbers.broadcast_all().operator("tag", move || Tag(made.fetch_add(1, SeqCst) as u64));
+            (if of_the_job == parallelism { tags } else { tags.parallelism(parallelism) }).sink("out", sink);
         });
         assert_eq!(found.len(), parallelism * 15_000);
         let mut lanes: BTreeMap<(u64, u64), Vec<u64>> = BTreeMap::new();

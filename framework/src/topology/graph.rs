@@ -170,6 +170,18 @@ impl Graph {
         marked.iter().enumerate().map(|(i, marked)| marked.then_some(if apart { 0 } else { i })).collect()
     }
 
+    /// The `broadcast_all` that a node reads, at once or behind steps: they have one parallelism, or its records would
+    /// be shared out among the subtasks of the node.
+    pub(crate) fn broadcast_before(&self, node: usize) -> Option<usize> {
+        let Node { inputs, link: Link::Direct, .. } = &self.nodes[node] else { return None };
+        let [input] = inputs[..] else { return None };
+        match &self.nodes[input.node] {
+            Node { kind: Kind::Merge, link: Link::Broadcast, .. } => Some(input.node),
+            Node { kind: Kind::Chain(_) | Kind::Branches(_), .. } => self.broadcast_before(input.node),
+            _ => None,
+        }
+    }
+
     /// A text that changes when names, kinds or edges change, not when code moves.
     pub(crate) fn fingerprint(&self) -> String {
         let mut text = String::new();

@@ -30,7 +30,8 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     ///
     /// What follows sees each record as often as it has subtasks, and at another parallelism another number of times: a
     /// sink writes it so often, and a keyed operator, to whose one subtask all the copies go, counts each of them. To
-    /// share work out use [`rebalance`](Self::rebalance), to read a stream twice clone it.
+    /// share work out use [`rebalance`](Self::rebalance), to read a stream twice clone it. All that reads one call of
+    /// this has one parallelism; where it differs the clones come first.
     #[doc(alias = "broadcast")]
     #[track_caller]
     pub fn broadcast_all(self) -> Stream<T>
@@ -79,3 +80,29 @@ mod tests {
         assert_eq!(targets, [[0, 1, 2], [0, 1, 2]]);
     }
 }
+
+    /// An operator with a parallelism of its own gets all records in each subtask, too, also behind steps.
+    #[test]
+    fn a_broadcast_is_for_the_subtasks_of_who_reads_it() {
+        let topology = Topology::new("job", crate::values::Values::default());
+        let numbers: Stream<u64> = topology.merge("union", Vec::new(), Link::Forward);
+        numbers.broadcast_all().map(|n| n).operator("silent", || Silent).parallelism(5).discard();
+        let graph = topology.into_graph();
+        validate(&graph).unwrap();
+        let plan = Plan::new(graph, 3);
+        assert_eq!(
+            (plan.tasks.len(), plan.tasks[1].parallelism),
+            (2, 5),
+            "the operator joins the task of the broadcast"
+        );
+
+        let topology = Topology::new("job", crate::values::Values::default());
+        let all = topology.merge::<u64>("union", Vec::new(), Link::Forward).broadcast_all();
+        all.clone().operator("one", || Silent).parallelism(2).discard();
+        all.clone().operator("two", || Silent).parallelism(2).discard();
+        all.operator("three", || Silent).parallelism(3).discard();
+        let error = validate(&topology.into_graph()).unwrap_err().to_string();
+        assert!(error.starts_with("the operator at ") && error.lines().count() == 1, "{error}");
+        assert!(error.contains("has a parallelism of 3, but what `broadcast_all` at "), "{error}");
+        assert!(error.contains("goes to 2 others: give them one parallelism"), "{error}");
+    }

@@ -182,7 +182,12 @@ impl Topology {
     }
 
     pub(crate) fn set_parallelism(&self, port: Port, parallelism: usize) {
-        self.0.graph.borrow_mut().nodes[port.node].parallelism = Some(parallelism);
+        let graph = &mut *self.0.graph.borrow_mut();
+        graph.nodes[port.node].parallelism = Some(parallelism);
+        // what is for all subtasks must not be shared out among them
+        if let Some(broadcast) = graph.broadcast_before(port.node) {
+            graph.nodes[broadcast].parallelism.get_or_insert(parallelism);
+        }
     }
 }
 

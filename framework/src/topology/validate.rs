@@ -16,6 +16,7 @@ pub(crate) fn validate(graph: &Graph) -> Result<(), Error> {
     parallelism(graph, &mut mistakes);
     event_times(graph, &mut mistakes);
     unions(graph, &mut mistakes);
+    broadcasts(graph, &mut mistakes);
     needs(graph, &mut mistakes);
     if graph.nodes.is_empty() {
         mistakes.push("the topology is empty: begin with `t.source(name, ..)`".into());
@@ -94,6 +95,20 @@ fn unions(graph: &Graph, mistakes: &mut Vec<String>) {
             "the {} at {} has inputs with and inputs without {lack}: write `.event_time(|record| record.at, Watermarks::bounded(..))` right after the source of each",
             node.what, node.site
         ));
+    }
+}
+
+/// All that reads what is for all subtasks has as many of them.
+fn broadcasts(graph: &Graph, mistakes: &mut Vec<String>) {
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let Some(own) = node.parallelism.filter(|own| *own > 0) else { continue };
+        let Some(broadcast) = graph.broadcast_before(i).map(|broadcast| &graph.nodes[broadcast]) else { continue };
+        if let Some(others) = broadcast.parallelism.filter(|others| *others != own) {
+            mistakes.push(format!(
+                "the {} at {} has a parallelism of {own}, but what `broadcast_all` at {} gives to all subtasks goes to {others} others: give them one parallelism, or clone the stream and call `broadcast_all` for each",
+                node.what, node.site, broadcast.site
+            ));
+        }
     }
 }
 
