@@ -100,7 +100,7 @@ impl Told {
     pub(super) fn job(self, build: impl Fn(&Topology, &Running) + Send + Sync + 'static) -> Job {
         let Self { pipeline, life: Life { places, number, parallelism, paced }, .. } = self;
         let (data, progress) = (places.data(), Arc::new(Progress::new(&places.progress(), number)));
-        let running = Running { places, parallelism, paced, progress };
+        let running = Running { places, number, parallelism, paced, progress };
         let topology = move |t: &Topology| {
             build(t, &running);
             Ok(())
@@ -117,6 +117,8 @@ impl Told {
 /// A life from within.
 pub(super) struct Running {
     pub(super) places: Places,
+    /// Which life it is.
+    pub(super) number: usize,
     pub(super) parallelism: usize,
     paced: bool,
     pub(super) progress: Arc<Progress>,

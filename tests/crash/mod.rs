@@ -7,6 +7,7 @@
 //! machine allows.
 
 mod branches;
+mod broadcast;
 mod campaign;
 mod example;
 mod lookups;
@@ -31,6 +32,7 @@ fn pipeline_process() {
         "states" => states::job(told),
         "lookups" => lookups::job(told),
         "branches" => branches::job(told),
+        "broadcast" => broadcast::job(told),
         "timers" => timers::job(told),
         name => panic!("no pipeline `{name}`"),
     };
@@ -99,6 +101,11 @@ fn soak_lookups() {
 #[test]
 fn soak_branches() {
     campaigns("branches", (6, 150), |places| branches::Events::new(places, 6000));
+}
+
+#[test]
+fn soak_broadcast() {
+    campaigns("broadcast", (8, 150), |_| broadcast::Broadcast::new(2500));
 }
 
 #[test]
