@@ -268,6 +268,41 @@ impl Operator for Other {
     }
 }
 
+/// Items of the same shape that mean something else.
+struct Later;
+impl Operator for Later {
+    type In = u64;
+    type Out = u64;
+    type Item = u64;
+    const ITEM_VERSION: u32 = 2;
+    async fn on_batch(&mut self, batch: Batch<u64>, items: &mut Vec<u64>, _: &mut Output<u64>) -> Result<(), BoxError> {
+        items.extend(batch.values);
+        Ok(())
+    }
+}
+
+/// Items come back under the version they were written with, and under no other.
+#[test]
+fn items_have_the_version_of_their_operator() {
+    let scratch = Scratch::new();
+    let run = |count: u64, later: bool| {
+        let topology = move |t: &Topology| {
+            let numbers = t.source("numbers", Generator::new(|_, n| n).count(count));
+            match later {
+                true => numbers.operator("keeps", || Later).discard(),
+                false => numbers.operator("keeps", || Keeps { found: None }).discard(),
+            }
+            Ok(())
+        };
+        job(&scratch, topology).run()
+    };
+    run(5, true).unwrap();
+    run(9, true).unwrap();
+    let error = run(9, false).unwrap_err();
+    assert!(error.to_string().contains("version 2 in the checkpoint and 1 in the program"), "{error}");
+    run(12, true).unwrap();
+}
+
 #[test]
 fn items_that_the_program_does_not_know_are_refused() {
     let scratch = Scratch::new();
@@ -285,6 +320,11 @@ fn items_that_the_program_does_not_know_are_refused() {
     let error = refused(with(|numbers| numbers.operator("keeps", || Other)));
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().contains("items of `keeps` were `u64` in the checkpoint and are `str`"), "{error}");
+    assert!(error.to_string().contains("restore the type, or start with an empty --data-dir"), "{error}");
+    let error = refused(with(|numbers| numbers.operator("keeps", || Later)));
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("version 1 in the checkpoint and 2 in the program"), "{error}");
+    assert!(error.to_string().contains("use version 1 again, or start with an empty --data-dir"), "{error}");
     let keyed = |numbers: Stream<u64>| numbers.key_by(|n| n).map_with_state("keeps", |_: &mut u64, n| n);
     assert_eq!(refused(with(keyed)).kind(), ErrorKind::Refused);
 }

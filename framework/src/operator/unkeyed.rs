@@ -37,6 +37,11 @@ pub trait Operator: 'static {
     /// the parallelism has changed: item `i` of all goes to subtask `i` modulo their number. With the same parallelism
     /// each subtask has its own items again, in their order. An item must not rely on its neighbours, therefore.
     type Item: Data;
+    /// The version of what an item is, from 1; that of [`Item`](Self::Item) as `#[state(version = 2)]` is that of a
+    /// state. A checkpoint with items of another version is refused, and so is one in which items have another shape
+    /// under this version. Another version says that items of the same shape mean something else; there are no
+    /// migrations yet.
+    const ITEM_VERSION: u32 = 1;
 
     /// Takes a batch, never an empty one. The subtask does nothing else until this returns, so it must not wait for
     /// answers: start work here and finish it in [`ready`](Self::ready).

@@ -1,8 +1,9 @@
 //! Operator state: the items of un-keyed operators, in files that the manifest names. Keyed state is in all the others.
 //!
-//! A file holds the items of one subtask at one barrier, all of them, in their order, as bytes that [`put`] appends. It
-//! is written whole, off the worker's thread, and synced; its name is made durable with the manifest. It is not written
-//! at all if there are no items, or if they are what the last file of this attempt holds: then that one is named again.
+//! A file holds the items of one subtask at one barrier, all of them, in their order, as bytes that `ItemsLayout::put`
+//! makes. It is written whole, off the worker's thread, and synced; its name is made durable with the manifest. It is
+//! not written at all if there are no items, or if they are what the last file of this attempt holds: then that one is
+//! named again.
 //!
 //! | offset | bytes | what |
 //! |---|---|---|
@@ -22,18 +23,20 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_128;
 
 const MAGIC: &[u8; 8] = b"MSITEMS\n";
-/// Of the schema: items have no migrations yet.
-const VERSION: u32 = 1;
 /// Names a field in a row; items have one.
 const FIELD: u32 = 0;
 
 /// What items are, as a manifest says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ItemsLayout(ShapeRef);
+pub(crate) struct ItemsLayout {
+    /// Of the schema, as the operator says it.
+    version: u32,
+    shape: ShapeRef,
+}
 
 impl ItemsLayout {
-    pub(crate) fn of<T: Data>() -> Self {
-        Self(shape_of::<T>().into())
+    pub(crate) fn of<T: Data>(version: u32) -> Self {
+        Self { version, shape: shape_of::<T>().into() }
     }
 
     /// Whether the program can read these.
@@ -41,19 +44,36 @@ impl ItemsLayout {
     /// # Errors
     /// A refusal that says why not.
     pub(crate) fn check(&self, found: &ItemsSnapshot) -> Result<(), Error> {
-        let (operator, was, is) = (&found.operator, &found.shape.text, &self.0.text);
-        if found.codec != BINCODE || found.version != VERSION {
+        let Self { version, shape } = self;
+        let (operator, was, is) = (&found.operator, &found.shape.text, &shape.text);
+        if found.version != *version {
             return Err(Error::refused(format!(
-                "the items of `{operator}` are in codec {} and version {}, which this version of millstream does not know: use the version that wrote them",
-                found.codec, found.version
+                "the items of `{operator}` have version {} in the checkpoint and {version} in the program, and there is no migration: use version {} again, or start with an empty --data-dir",
+                found.version, found.version
             )));
         }
-        if found.shape.fingerprint != self.0.fingerprint {
+        if found.shape.fingerprint != shape.fingerprint {
             return Err(Error::refused(format!(
-                "the items of `{operator}` were `{was}` in the checkpoint and are `{is}` in the program: restore the type, or give the operator another name to start it without items"
+                "the items of `{operator}` were `{was}` in the checkpoint and are `{is}` in the program, under one version: restore the type, or start with an empty --data-dir"
+            )));
+        }
+        if found.codec != BINCODE {
+            return Err(Error::refused(format!(
+                "the items of `{operator}` are encoded with codec {}, which this version of millstream does not know: use the version that wrote them",
+                found.codec
             )));
         }
         Ok(())
+    }
+
+    /// All items, as they will be in a file.
+    ///
+    /// # Errors
+    /// If serde cannot write one, or it is too large.
+    pub(crate) fn put<T: Data>(&self, items: &[T]) -> Result<Items, CodecError> {
+        let mut bytes = MAGIC.to_vec();
+        items.iter().try_for_each(|item| codec::put_field(FIELD, self.version, item, &mut bytes))?;
+        Ok(Items { hash: xxh3_128(&bytes), bytes, count: items.len() as u64 })
     }
 }
 
@@ -64,16 +84,6 @@ pub(crate) struct Items {
     count: u64,
     /// Of the content.
     pub(crate) hash: u128,
-}
-
-/// All items, as they will be in a file.
-///
-/// # Errors
-/// If serde cannot write one, or it is too large.
-pub(crate) fn put<T: Data>(items: &[T]) -> Result<Items, CodecError> {
-    let mut bytes = MAGIC.to_vec();
-    items.iter().try_for_each(|item| codec::put_field(FIELD, VERSION, item, &mut bytes))?;
-    Ok(Items { hash: xxh3_128(&bytes), bytes, count: items.len() as u64 })
 }
 
 /// Whose items, and where they are kept.
@@ -135,8 +145,8 @@ impl ItemsStore {
             subtask: self.subtask,
             parallelism: self.parallelism,
             codec: BINCODE,
-            version: VERSION,
-            shape: self.layout.0.clone(),
+            version: self.layout.version,
+            shape: self.layout.shape.clone(),
             items: items.count,
             file: FileRef { path: name, bytes: items.bytes.len() as u64, checksum },
         })

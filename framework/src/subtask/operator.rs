@@ -19,7 +19,7 @@ use super::stage::{AnyStage, Control, Stage};
 use crate::checkpoints::Part;
 use crate::guard::guarded;
 use crate::operator::{Operator, Output};
-use crate::state::items::{self, ItemsStore};
+use crate::state::items::ItemsStore;
 use crate::state::snapshot::ItemsSnapshot;
 use crate::{Batch, BoxError, Epoch, Error, ErrorKind, Timestamp};
 use futures::FutureExt;
@@ -300,8 +300,8 @@ impl<O: Operator> OperatorStage<O> {
             part.report(None);
             return Ok(());
         }
-        let encoded =
-            items::put(&body.items).map_err(|e| Error::from_user(e.into(), self.context.place("operator")))?;
+        let encoded = self.store.layout.put(&body.items);
+        let encoded = encoded.map_err(|e| Error::from_user(e.into(), self.context.place("operator")))?;
         if let Some((_, file)) = self.written.as_ref().filter(|(last, _)| *last == encoded.hash)
             && let Some(snapshot) = file.get()
         {

@@ -348,7 +348,7 @@ pub(crate) struct OperatorOf<F> {
 
 impl<O: Operator, F: Fn() -> O + Send + Sync> ItemsNode for OperatorOf<F> {
     fn layout(&self) -> ItemsLayout {
-        ItemsLayout::of::<O::Item>()
+        ItemsLayout::of::<O::Item>(O::ITEM_VERSION)
     }
     fn stage(&self, items: ItemsStore, next: Outputs, cx: &StageContext) -> Result<Box<dyn AnyStage>, Error> {
         Ok(Box::new(OperatorStage::new((self.make)(), items, self.timed, next.stage()?, cx.clone())?))

@@ -18,6 +18,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
         O: Operator<In = T>,
         F: Fn() -> O + Send + Sync + 'static,
     {
+        const { assert!(O::ITEM_VERSION > 0, "`ITEM_VERSION` is a whole number from 1") };
         let (topology, port) = self.boxed().into_parts();
         let timed = topology.is_timed(port);
         let kind = Kind::Operator(Arc::new(OperatorOf { make, timed }));
@@ -79,7 +80,6 @@ mod tests {
         let targets: Vec<_> = (0..2).map(|writer| plan.targets(&plan.exchanges[0], writer)).collect();
         assert_eq!(targets, [[0, 1, 2], [0, 1, 2]]);
     }
-}
 
     /// An operator with a parallelism of its own gets all records in each subtask, too, also behind steps.
     #[test]
@@ -106,3 +106,4 @@ mod tests {
         assert!(error.contains("has a parallelism of 3, but what `broadcast_all` at "), "{error}");
         assert!(error.contains("goes to 2 others: give them one parallelism"), "{error}");
     }
+}

@@ -143,7 +143,7 @@ struct Bench {
 }
 
 fn store(directory: &Path, (subtask, parallelism): (usize, usize), restore: Vec<ItemsSnapshot>) -> ItemsStore {
-    let layout = ItemsLayout::of::<(u64, i64)>();
+    let layout = ItemsLayout::of::<(u64, i64)>(1);
     let checkpoints = directory.to_owned();
     let operator = "asks".to_owned();
     ItemsStore { checkpoints, attempt: Attempt::draw(), operator, subtask, parallelism, layout, restore }
@@ -401,7 +401,7 @@ fn written(directory: &Path, lengths: &[u64]) -> Vec<ItemsSnapshot> {
         let items: Vec<(u64, i64)> = (from..from + length).map(|n| (n, 0)).collect();
         from += length;
         let store = store(directory, (subtask, lengths.len()), Vec::new());
-        all.push(store.write(1, &items::put(&items).unwrap()).unwrap());
+        all.push(store.write(1, &store.layout.put(&items).unwrap()).unwrap());
     }
     all
 }
@@ -431,11 +431,14 @@ fn other_items_are_refused_and_damage_is_found() {
     let directory = tempfile::tempdir().unwrap();
     let snapshots = written(directory.path(), &[2]);
     let check = |layout: ItemsLayout, found: &ItemsSnapshot| layout.check(found).unwrap_err().to_string();
-    ItemsLayout::of::<(u64, i64)>().check(&snapshots[0]).unwrap();
-    let text = check(ItemsLayout::of::<(u64, String)>(), &snapshots[0]);
+    let layout = |version| ItemsLayout::of::<(u64, i64)>(version);
+    layout(1).check(&snapshots[0]).unwrap();
+    let text = check(ItemsLayout::of::<(u64, String)>(1), &snapshots[0]);
     assert!(text.contains("`asks` were `(u64,i64)`") && text.contains("are `(u64,str)`"), "{text}");
-    let later = ItemsSnapshot { version: 2, ..snapshots[0].clone() };
-    assert!(check(ItemsLayout::of::<(u64, i64)>(), &later).contains("items of `asks` are in codec 1 and version 2"));
+    let text = check(layout(2), &snapshots[0]);
+    assert!(text.contains("`asks` have version 1 in the checkpoint and 2 in the program"), "{text}");
+    let text = check(layout(1), &ItemsSnapshot { codec: 7, ..snapshots[0].clone() });
+    assert!(text.contains("`asks` are encoded with codec 7"), "{text}");
     let path = directory.path().join(&snapshots[0].file.path);
     let content = std::fs::read(&path).unwrap();
     for wrong in [&content[1..], &content[..content.len() - 1], &content[..8], b"MSITEMS"] {
