@@ -6,9 +6,10 @@
 
 use super::ledger::{Ledger, SPLITS, run};
 use super::{copy, tool};
-use crate::common::{Output, Process, Scratch, WordCount, myself};
-use millstream::ErrorKind;
+use crate::common::{Output, Process, Scratch, WordCount, counted, mix, myself, names};
 use millstream::prelude::*;
+use millstream::sources::ChannelSender;
+use millstream::{ErrorKind, JobHandle};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -154,8 +155,8 @@ impl Subject {
     }
 
     /// Fails at each kind of write at least once. What comes when within an epoch is not the same each time, so what
-    /// was not met is looked for in between. A base is made only once, at the start, and has a case of its own; folds
-    /// run beside the stream, and whether one is the first to fail is a matter of luck.
+    /// was not met is looked for in between. A base is made only once, at the start, and has a case of its own; so has
+    /// a fold, for it runs beside the stream.
     fn at_each_write(&self) {
         let mut hit = BTreeMap::new();
         self.sweep("data", (0..6).map(Left::Files), true, &mut hit);
@@ -218,6 +219,117 @@ impl Subject {
     }
 }
 
+/// A job whose every value is of its own and does not compress, and that says how often each key came. It takes a
+/// checkpoint when it is asked to, and folds when there were some.
+struct Bulk {
+    sender: ChannelSender<u64>,
+    job: Job,
+}
+
+/// Rows in the state.
+const ROWS: u64 = 20_000;
+/// Deltas in a chain that is folded.
+const FOLDED: u64 = 16;
+
+impl Bulk {
+    fn new(scratch: &Scratch) -> Self {
+        let (output, (sender, source)) = (scratch.join("out"), Channel::read(2 * ROWS as usize));
+        let topology = move |t: &Topology| {
+            let came = |state: &mut (u64, Vec<u64>), key: u64| {
+                let values = || (0..25).map(|at| mix(key << 8 | at)).collect::<Vec<_>>();
+                if state.0 == 0 {
+                    state.1 = values();
+                }
+                state.0 += 1;
+                if state.1 == values() {
+                    Ok(format!("{key} {}", state.0))
+                } else {
+                    Err(format!("{key}: another value"))
+                }
+            };
+            t.source("keys", source.clone())
+                .key_by_value(|key: &u64| *key)
+                .map_with_state("bulk", came)
+                .or_fail()
+                .sink("came", Files::write(&output).text());
+            Ok(())
+        };
+        let job = Job::new("bulk", topology).data_dir(scratch.join("data")).workers(1).cache_rows(1000);
+        let job = job.memory(64 << 20).checkpoint_interval(Duration::from_hours(1));
+        Self { sender, job: job.restart(RestartPolicy::never()) }
+    }
+
+    /// Starts it, calls `feed`, and gives how it ended.
+    fn run(self, feed: impl AsyncFnOnce(&ChannelSender<u64>, &JobHandle)) -> Result<(), millstream::Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let handle = self.job.start().await?;
+            feed(&self.sender, &handle).await;
+            drop(self.sender);
+            handle.wait().await
+        })
+    }
+}
+
+/// Waits until a fold has begun, and then until nothing more is written.
+async fn settles(disk: &Disk, data: &Path) {
+    let begun =
+        || names(data).iter().any(|name| name.starts_with("live-") && data.join(name).join("bulk-0/base").exists());
+    let (mut last, mut since) = (None, 0);
+    for _ in 0..600 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let now = begun().then(|| disk.used("used"));
+        since = if now.is_some() && now == last { since + 1 } else { 0 };
+        last = now;
+        if since == 8 {
+            return;
+        }
+    }
+    panic!("no fold, or no end of it");
+}
+
+/// The rows of one large delta have to be folded, and there is room for the small deltas that come after it only. While
+/// the fold runs nothing else writes.
+fn a_fold_is_the_first_to_fail() {
+    let scratch = Scratch::new();
+    let disk = Disk::mount(&scratch.join("data")).unwrap();
+    let failed = Bulk::new(&scratch).run(async |sender, handle| {
+        for key in 0..ROWS {
+            sender.send(key).await.unwrap();
+        }
+        sender.checkpoint(handle).await.unwrap();
+        disk.limit(Left::Kib(ROWS * 200 / 1024 / 2));
+        // the large one is the first of the chain
+        for key in 0..FOLDED - 1 {
+            sender.send(key).await.unwrap();
+            sender.checkpoint(handle).await.unwrap();
+        }
+        settles(&disk, &scratch.join("data")).await;
+        sender.send(0).await.unwrap();
+        sender.checkpoint(handle).await.unwrap_err();
+    });
+    let error = failed.expect_err("there was room enough to fold");
+    let text = error.to_string();
+    assert_eq!((error.kind(), write_of(&text)), (ErrorKind::Full, Some(FOLD)), "{text}");
+    assert!(text.contains(disk.0.to_str().unwrap()) && text.contains("then start again"), "{text}");
+    println!("the fold was the first to fail: {text}");
+    disk.enlarge();
+    let all = async |sender: &ChannelSender<u64>, _: &JobHandle| {
+        for key in 0..ROWS {
+            sender.send(key).await.unwrap();
+        }
+    };
+    Bulk::new(&scratch).run(all).unwrap();
+    let mut totals: BTreeMap<String, u64> = (0..ROWS).map(|key| (key.to_string(), 2)).collect();
+    (0..FOLDED - 1).for_each(|key| *totals.entry(key.to_string()).or_default() += 1);
+    let output = Output::of(&scratch.join("out"));
+    let came = output.lines("came").into_iter().map(|line| {
+        let (key, count) = line.split_once(' ').unwrap();
+        (key.to_owned(), count.parse().unwrap())
+    });
+    counted("came", came, &totals).unwrap();
+}
+
 /// Not a test: the process with mounts of its own.
 #[test]
 #[ignore = "started by another test"]
@@ -231,6 +343,7 @@ fn process() {
     // one subtask in place of two, which makes a base at once
     subject.parallelism = 1;
     subject.at(BASE, 0..60);
+    a_fold_is_the_first_to_fail();
     a_process_ends_with_1();
 }
 
