@@ -47,6 +47,9 @@ pub(crate) struct Manifest {
     /// The items of operators without keys, by operator and subtask. Subtasks without items are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) items: Vec<ItemsSnapshot>,
+    /// How far operators behind exchanges were in event time, by name. Those without a watermark are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) gates: Vec<GateTime>,
     /// What makes this epoch's output visible, by sink and subtask. Subtasks that wrote nothing are left out.
     pub(crate) sinks: Vec<SinkSnapshot>,
 }
@@ -97,6 +100,15 @@ pub(crate) struct SplitTime {
     pub(crate) idle: bool,
 }
 
+/// How far an operator was in event time. It goes on from there, at any parallelism.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GateTime {
+    /// The name of the operator.
+    pub(crate) operator: String,
+    /// The least watermark of its subtasks when the barrier passed.
+    pub(crate) watermark: Timestamp,
+}
+
 /// What one subtask of a sink needs to make the epoch visible.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SinkSnapshot {
@@ -128,6 +140,13 @@ pub(crate) enum Part {
         subtask: usize,
         /// None if there are no items.
         snapshot: Option<ItemsSnapshot>,
+    },
+    /// Of the gate before a subtask.
+    Gate {
+        /// The name of the operator behind it.
+        operator: String,
+        /// Its watermark; [`Timestamp::MIN`] before the first.
+        watermark: Timestamp,
     },
     /// Of a sink's subtask.
     Sink {
@@ -205,6 +224,9 @@ impl Manifest {
         let sink = |((name, subtask), committable): (_, Option<_>)| {
             committable.map(|committable| SinkSnapshot { name, subtask, committable })
         };
+        let gate = |(operator, watermark): (_, Timestamp)| {
+            (watermark > Timestamp::MIN).then_some(GateTime { operator, watermark })
+        };
         Ok(Self {
             version: VERSION,
             job,
@@ -219,6 +241,7 @@ impl Manifest {
             operators,
             states: all.states,
             items: all.items.into_values().flatten().collect(),
+            gates: all.gates.into_iter().filter_map(gate).collect(),
             sinks: all.sinks.into_iter().filter_map(sink).collect(),
         })
     }
@@ -296,6 +319,7 @@ struct Parts {
     sources: BTreeMap<String, BTreeMap<String, SplitSnapshot>>,
     states: Vec<StateSnapshot>,
     items: BTreeMap<(String, usize), Option<ItemsSnapshot>>,
+    gates: BTreeMap<String, Timestamp>,
     sinks: BTreeMap<(String, usize), Option<Value>>,
 }
 
@@ -316,6 +340,10 @@ impl Parts {
                 if self.items.insert((name.clone(), subtask), snapshot).is_some() {
                     return Err(twice(&format!("subtask {subtask} of `{name}` reported its items twice")));
                 }
+            }
+            Part::Gate { operator, watermark } => {
+                let least = self.gates.entry(operator).or_insert(watermark);
+                *least = watermark.min(*least);
             }
             Part::Sink { name, subtask, committable } => {
                 if self.sinks.insert((name.clone(), subtask), committable).is_some() {
@@ -441,6 +469,20 @@ pub(super) mod tests {
         let twice = parts.into_iter().chain([items(1, 1)]);
         let error = Manifest::assemble(head(5, 1, None), twice).unwrap_err().to_string();
         assert!(error.contains("subtask 1 of `asks` reported its items twice"), "{error}");
+    }
+
+    #[test]
+    fn the_watermark_of_an_operator_is_the_least_of_its_gates() {
+        let gate = |operator: &str, ms| {
+            let watermark = if ms == 0 { Timestamp::MIN } else { Timestamp::from_millis(ms) };
+            Part::Gate { operator: operator.into(), watermark }
+        };
+        let parts = [gate("b", 7), gate("a", 5), gate("b", 3), gate("c", 9), gate("c", 0)];
+        let manifest = Manifest::assemble(head(5, 1, None), parts).unwrap();
+        let found: Vec<_> = manifest.gates.iter().map(|g| (g.operator.as_str(), g.watermark.as_millis())).collect();
+        assert_eq!(found, [("a", 5), ("b", 3)], "nothing is known of one that had none in some subtask");
+        let (bytes, digest) = manifest.encode().unwrap();
+        assert_eq!(Manifest::decode(&bytes), Ok((manifest, digest)));
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub(crate) use collect::{clean_after_restore, collect};
 pub(crate) use directory::Directory;
 pub(crate) use listing::{Listed, Listing};
 pub(crate) use log::DirectoryLog;
-pub(crate) use manifest::{Damage, DecisionMode, Head, Manifest, Part, SplitSnapshot, SplitTime};
+pub(crate) use manifest::{Damage, DecisionMode, GateTime, Head, Manifest, Part, SplitSnapshot, SplitTime};
 pub(crate) use outlook::{Outlook, outlook};
 pub(crate) use protocol::{Command, Coordinator, Event, Participant, Participants, Settings, Start};
 pub(crate) use recover::{Decision, Facts, Restore, Shown, recover};

@@ -166,9 +166,9 @@ impl<'a> Running<'a> {
         session.control.begin(recovered.manifest.as_ref().map(|m| m.epoch), common.operators(&plan));
         let keyed = common.keyed(&plan);
         let meters = Meters::new(&plan, &common, settings.workers());
-        let participants = common.participants.sorted(&plan);
-        let missing = common.participants.len();
-        let (specs, board) = wire(&plan, splits, settings.watermark_drift);
+        let (participants, missing) = (common.participants.sorted(&plan), common.participants.len());
+        let gates = recovered.manifest.as_ref().map_or(&[][..], |m| &m.gates);
+        let (specs, board) = wire(&plan, splits, gates, settings.watermark_drift);
         let shared = Arc::new(Shared {
             plan,
             common,
@@ -322,6 +322,10 @@ impl<'a> Running<'a> {
             Report::Part { participant, epoch, part } => {
                 self.parts.push(part);
                 Some(Event::Ack { epoch, participant: Participant(participant) })
+            }
+            Report::Gate { operator, watermark } => {
+                self.parts.push(Part::Gate { operator: operator.to_string(), watermark });
+                None
             }
             Report::Committed { participant, epoch } => {
                 Some(Event::Committed { epoch, participant: Participant(participant) })

@@ -28,7 +28,7 @@ impl Solo {
         let nodes = plan.graph.nodes.iter().enumerate();
         let sources = nodes.filter(|(_, node)| matches!(node.kind, Kind::Source(_)));
         let splits = sources.map(|(node, _)| (node, one())).collect();
-        let (specs, board) = wire(&plan, splits, None);
+        let (specs, board) = wire(&plan, splits, &[], None);
         let operators = fit(&plan, None)?;
         let shared = Arc::new(Shared {
             plan,

@@ -3,7 +3,7 @@
 
 use super::control::Operator;
 use super::status::Role;
-use crate::checkpoints as protocol;
+use crate::checkpoints::{self as protocol, GateTime};
 use crate::config::Budget;
 use crate::subtask::{
     Assignment, Command, Commands, Counters, GateSpec, Reports, Sender, StageContext, Suspect, inbox,
@@ -185,9 +185,15 @@ impl Switchboard {
 }
 
 /// Makes all lanes and queues. `splits` are those of each source node, by subtask.
-pub(crate) fn wire(plan: &Plan, mut splits: Splits, drift: Option<Duration>) -> (Vec<SubtaskSpec>, Switchboard) {
+/// `gates` are those of the checkpoint.
+pub(crate) fn wire(
+    plan: &Plan,
+    mut splits: Splits,
+    gates: &[GateTime],
+    drift: Option<Duration>,
+) -> (Vec<SubtaskSpec>, Switchboard) {
     let mut board = Switchboard { sources: Vec::new(), all: Vec::new() };
-    let (mut inlets, mut lanes) = connect(plan, &splits, drift);
+    let (mut inlets, mut lanes) = connect(plan, &splits, gates, drift);
     let mut specs = Vec::new();
     for (task, spec) in plan.tasks.iter().enumerate() {
         let is_source = matches!(plan.graph.nodes[spec.head].kind, Kind::Source(_));
@@ -217,7 +223,7 @@ type Inlets = BTreeMap<(usize, usize), Inlet>;
 type Lanes = BTreeMap<(usize, usize), BTreeMap<usize, Vec<Sender>>>;
 
 /// Where each subtask behind an exchange reads, and for each subtask and exchange the lanes that begin there.
-fn connect(plan: &Plan, splits: &Splits, drift: Option<Duration>) -> (Inlets, Lanes) {
+fn connect(plan: &Plan, splits: &Splits, gates: &[GateTime], drift: Option<Duration>) -> (Inlets, Lanes) {
     let (mut inlets, mut lanes) = (Inlets::new(), Lanes::new());
     let task_of = |node: usize| plan.tasks.iter().position(|t| t.nodes.contains(&node)).unwrap_or_default();
     for (task, spec) in plan.tasks.iter().enumerate() {
@@ -226,7 +232,9 @@ fn connect(plan: &Plan, splits: &Splits, drift: Option<Duration>) -> (Inlets, La
             continue;
         }
         let groups = plan.graph.time_groups(spec.head);
-        let from = watermark(plan, splits, spec.head);
+        let name: Option<Arc<str>> = kept_as(plan, task).map(Into::into);
+        let kept = gates.iter().find(|gate| name.as_deref() == Some(&*gate.operator)).map(|gate| gate.watermark);
+        let from = kept.unwrap_or_else(|| watermark(plan, splits, spec.head));
         for reader in 0..spec.parallelism {
             let mut writers = Vec::new();
             for (i, exchange) in &into {
@@ -237,7 +245,7 @@ fn connect(plan: &Plan, splits: &Splits, drift: Option<Duration>) -> (Inlets, La
             let (senders, inbox) = inbox(writers.len());
             let group = |(i, ..): &(usize, _, _)| groups[plan.exchanges[*i].input];
             let lanes_of = writers.iter().map(group).collect();
-            let gate = GateSpec { lanes: lanes_of, drift, from };
+            let gate = GateSpec { name: name.clone(), lanes: lanes_of, drift, from };
             inlets.insert((task, reader), Inlet { inbox, gate });
             for ((exchange, from, writer), sender) in writers.into_iter().zip(senders) {
                 lanes.entry((from, writer)).or_default().entry(exchange).or_default().push(sender);
@@ -247,8 +255,20 @@ fn connect(plan: &Plan, splits: &Splits, drift: Option<Duration>) -> (Inlets, La
     (inlets, lanes)
 }
 
-/// The watermark a node had in the checkpoint, by what that says of the splits its records come from: a subtask that
-/// held nobody back then does not now, and if that was so of all, the largest is what all of them had reached.
+/// Under which name a checkpoint keeps the watermark of the gates before a task: that of the first operator behind
+/// them, which takes part in the checkpoint. Tasks that only hand on have none, nor have those without event time.
+fn kept_as(plan: &Plan, task: usize) -> Option<&str> {
+    let spec = &plan.tasks[task];
+    let of = |node: &usize| {
+        let node = &plan.graph.nodes[*node];
+        node.name.as_deref().filter(|_| matches!(node.kind, Kind::Process(_) | Kind::Operator(_)))
+    };
+    spec.nodes.iter().find_map(of).filter(|_| plan.graph.nodes[spec.head].marked)
+}
+
+/// The watermark of a node of which the checkpoint keeps none, by what that says of the splits its records come from: a
+/// subtask that held nobody back then does not now, and if that was so of all, the largest is what all of them had
+/// reached.
 fn watermark(plan: &Plan, splits: &Splits, node: usize) -> Timestamp {
     let nodes = &plan.graph.nodes;
     if !matches!(nodes[node].kind, Kind::EventTime(_)) {

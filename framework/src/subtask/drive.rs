@@ -5,7 +5,7 @@ use super::Life;
 use super::gate::{Gate, GateSpec, PATIENCE, Passage};
 use super::inbox::Receiver;
 use super::marks::Mark;
-use super::report::{Command, Commands, Counters, StageContext};
+use super::report::{Command, Commands, Counters, Report, StageContext};
 use super::stage::AnyStage;
 use crate::Error;
 use crate::clock;
@@ -217,6 +217,10 @@ impl Subtask {
                 let took = self.aligning.take().map_or(0, |since| nanos(since.elapsed()));
                 Counters::max(&self.context.counters.alignment_ns_max, took);
                 self.ready(true).await?;
+                // before the part of this subtask, so that it belongs to the same checkpoint
+                if let Some((operator, watermark)) = self.gate.kept() {
+                    self.context.reports.send(Report::Gate { operator, watermark });
+                }
                 self.stage.on_barrier(epoch)
             }
         }

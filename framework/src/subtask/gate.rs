@@ -18,6 +18,7 @@
 
 use super::marks::{Mark, Marks};
 use crate::{Epoch, Timestamp};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long to wait for the lanes that are read while others are not.
@@ -39,6 +40,8 @@ pub(crate) enum Passage {
 /// What is known of the lanes when they are laid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GateSpec {
+    /// Under which name a checkpoint keeps its watermark, if it does: that of the operator behind it.
+    pub(crate) name: Option<Arc<str>>,
     /// For each lane: its group, if it brings watermarks.
     pub(crate) lanes: Vec<Option<usize>>,
     /// How far a lane may be ahead of the slowest of its group.
@@ -50,6 +53,7 @@ pub(crate) struct GateSpec {
 /// Which lanes have brought the barrier, which have ended, and how far they are in event time.
 #[derive(Debug)]
 pub(crate) struct Gate {
+    name: Option<Arc<str>>,
     aligned: Vec<bool>,
     ended: Vec<bool>,
     marks: Marks,
@@ -63,12 +67,12 @@ pub(crate) struct Gate {
 impl Gate {
     /// An open gate.
     pub(crate) fn new(spec: GateSpec) -> Self {
-        let GateSpec { lanes, drift, from } = spec;
+        let GateSpec { name, lanes, drift, from } = spec;
         let marks = Marks::new(lanes.iter().map(Option::is_some), from);
         let groups = lanes.iter().flatten().max().map_or(0, |last| last + 1);
         let no = vec![false; lanes.len()];
         let (aligned, ended, closed) = (no.clone(), no.clone(), no);
-        Self { aligned, ended, marks, groups: lanes, drift, closed, slowest: vec![Timestamp::MAX; groups] }
+        Self { name, aligned, ended, marks, groups: lanes, drift, closed, slowest: vec![Timestamp::MAX; groups] }
     }
 
     /// A barrier arrived on a lane.
@@ -96,6 +100,12 @@ impl Gate {
     /// Watermarks of the lanes; changes are to be followed by asking for [`news`](Self::news).
     pub(crate) fn marks(&mut self) -> &mut Marks {
         &mut self.marks
+    }
+
+    /// What the checkpoint whose barrier passes keeps: under which name, and the watermark. It may be ahead of all that
+    /// is known of splits, for it does not go back when a lane that was idle brings something again.
+    pub(crate) fn kept(&self) -> Option<(Arc<str>, Timestamp)> {
+        self.name.clone().map(|name| (name, self.marks.reached()))
     }
 
     /// What passes in event time; to be asked until there is nothing.
@@ -235,6 +245,7 @@ mod tests {
             let expected: Vec<usize> =
                 (0..4u64).map(|epoch| left.iter().flatten().filter(|i| is_of(i, epoch)).count()).collect();
             let spec = GateSpec {
+                name: None,
                 lanes: timed[..n].iter().map(|timed| timed.then_some(0)).collect(),
                 drift: drift.map(Duration::from_millis),
                 from: Timestamp::MIN,
@@ -297,7 +308,7 @@ mod tests {
     }
 
     fn gate(lanes: Vec<Option<usize>>) -> Gate {
-        Gate::new(GateSpec { lanes, drift: Some(Duration::from_millis(10)), from: Timestamp::MIN })
+        Gate::new(GateSpec { name: None, lanes, drift: Some(Duration::from_millis(10)), from: Timestamp::MIN })
     }
 
     fn at(ms: i64) -> Timestamp {

@@ -37,6 +37,8 @@ pub(crate) enum Report {
     Ready,
     /// Its share of the checkpoint is durable.
     Part { participant: usize, epoch: Epoch, part: Part },
+    /// A barrier passes the gate of this operator, which has this watermark. The part of the same subtask follows.
+    Gate { operator: Arc<str>, watermark: Timestamp },
     /// The sink has made the epoch visible.
     Committed { participant: usize, epoch: Epoch },
     /// A source has read something, or an operator without keys has emitted something: for the first time since the
