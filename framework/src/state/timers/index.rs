@@ -136,7 +136,7 @@ impl<S: IndexStorage> Leaving<'_, S> {
     }
 
     /// Memory does not have it any more.
-    fn to_storage(&mut self, entry: &Entry) {
+    fn leaves_memory(&mut self, entry: &Entry) {
         let running = self.storage.running();
         if entry.epoch == running {
             self.put(running, entry);
@@ -360,7 +360,7 @@ impl TimerIndex {
 fn shrink(near: &mut Near, leaving: &mut Leaving<'_, impl IndexStorage>) {
     let later = near.heap.split_off(|entry| leaving.leaves(entry));
     if let Some(first) = later.first() {
-        later.iter().for_each(|entry| leaving.to_storage(entry));
+        later.iter().for_each(|entry| leaving.leaves_memory(entry));
         near.horizon = Some(first.due.clone());
     }
 }
