@@ -2,7 +2,7 @@
 //! What is in storage instead, and what is written there, is decided in `index.rs`.
 //!
 //! Nothing is taken out before its time has come, so times need to be in order only where they are near. A time is a
-//! number of 22 digits of three bits. An entry stands in the bucket of the highest digit in which its time differs from
+//! number of 13 digits of five bits. An entry stands in the bucket of the highest digit in which its time differs from
 //! the time that was *reached*, and of what that digit is; adding it appends to that bucket. When nothing is open any
 //! more, the first bucket that has entries is dealt out anew: the earliest of its times is the one reached, its entries
 //! are *open*, the others go to buckets of lower digits. An entry is dealt out once per digit at most, and is only
@@ -16,8 +16,8 @@
 use super::due::Due;
 use crate::{Epoch, Timestamp};
 
-/// Bits of a digit.
-const BITS: u32 = 3;
+/// Bits of a digit. Fewer would deal out each entry more often, more would take more memory for empty buckets.
+const BITS: u32 = 5;
 const DIGITS: usize = 1 << BITS;
 const LEVELS: usize = u64::BITS.div_ceil(BITS) as usize;
 /// Entries of a chunk; fewer in a bucket are not cleared up.
@@ -74,15 +74,17 @@ impl Bucket {
 pub(super) struct RadixHeap {
     /// All that is not later is open.
     reached: u64,
-    /// By time and key, the first one last; each once.
+    /// The first one last: by time, and of many by key, each once.
     open: Vec<Entry>,
     /// By the highest digit in which they differ from `reached`, and by that digit.
-    buckets: Vec<Bucket>,
+    levels: [Option<Box<[Bucket; DIGITS]>>; LEVELS],
     /// A bit for each level that has entries, and by level for each digit.
-    levels: u32,
-    digits: [u8; LEVELS],
+    filled: u32,
+    digits: [u32; LEVELS],
     spare: Vec<Vec<Entry>>,
     len: usize,
+    /// The same entry may come again and again.
+    many: bool,
 }
 
 /// As an unsigned number, in whose order times are.
@@ -95,10 +97,11 @@ pub(super) fn timestamp(ordered: u64) -> Timestamp {
 }
 
 impl RadixHeap {
-    /// Without entries; what is added at `reached` or before is open at once.
-    pub(super) fn new(reached: u64) -> Self {
-        let (open, buckets, spare) = Default::default();
-        Self { reached, open, buckets, levels: 0, digits: [0; LEVELS], spare, len: 0 }
+    /// Without entries; what is added at `reached` or before is open at once. Of `many`, the same one may come again and
+    /// again, and is to be given out once; of others it hardly ever does, and may be given out twice.
+    pub(super) fn new(reached: u64, many: bool) -> Self {
+        let (open, levels, spare) = Default::default();
+        Self { reached, open, levels, filled: 0, digits: [0; LEVELS], spare, len: 0, many }
     }
 
     /// How many entries, those included that are there twice.
@@ -118,38 +121,44 @@ impl RadixHeap {
 
     /// All entries, in no set order, but for those of one instant and key.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.buckets.iter().flat_map(|bucket| bucket.chunks.iter().flatten()).chain(&self.open)
+        let buckets = self.levels.iter().flatten().flat_map(|level| level.iter());
+        buckets.flat_map(|bucket| bucket.chunks.iter().flatten()).chain(&self.open)
     }
 
-    /// The first bucket that has entries.
+    /// Level and digit of the first bucket that has entries.
     #[inline]
-    fn first(&self) -> Option<usize> {
-        let level = self.levels.trailing_zeros() as usize;
-        Some(level * DIGITS + self.digits.get(level)?.trailing_zeros() as usize)
+    fn first(&self) -> Option<(usize, usize)> {
+        let level = self.filled.trailing_zeros() as usize;
+        Some((level, self.digits.get(level)?.trailing_zeros() as usize))
+    }
+
+    #[inline]
+    fn bucket(&mut self, (level, digit): (usize, usize)) -> &mut Bucket {
+        &mut self.levels[level].get_or_insert_default()[digit]
     }
 
     /// The time of the first one; cancelled ones count.
     #[inline]
     pub(super) fn next(&self) -> Option<Timestamp> {
-        match self.open.last() {
-            Some(entry) => Some(entry.due.at),
-            None => Some(timestamp(self.buckets[self.first()?].least)),
+        if let Some(entry) = self.open.last() {
+            return Some(entry.due.at);
         }
+        let (level, digit) = self.first()?;
+        Some(timestamp(self.levels[level].as_ref()?[digit].least))
     }
 
-    /// Adds an entry. With `clear_up`, because the same one may come again and again, a bucket that has doubled is
-    /// cleared up; `leaves` is shown what goes for good.
+    /// Adds an entry. Of many, a bucket that has doubled is cleared up; `leaves` is shown what goes for good.
     #[inline]
-    pub(super) fn push(&mut self, entry: Entry, clear_up: bool, leaves: impl FnMut(&Entry)) {
+    pub(super) fn push(&mut self, entry: Entry, leaves: impl FnMut(&Entry)) {
         let at = ordered(entry.due.at);
         if at <= self.reached {
             return self.put_in_order(entry, leaves);
         }
         self.len += 1;
         let place = self.put(at, entry);
-        if clear_up {
-            let Bucket { chunks, clear, .. } = &self.buckets[place];
-            if chunks.len() > (2 * clear).div_ceil(CHUNK).max(1) {
+        if self.many {
+            let Bucket { chunks, clear, .. } = self.bucket(place);
+            if chunks.len() > (2 * *clear).div_ceil(CHUNK).max(1) {
                 self.clear_up(place, leaves);
             }
         }
@@ -157,9 +166,9 @@ impl RadixHeap {
 
     #[cold]
     #[inline(never)]
-    fn clear_up(&mut self, place: usize, leaves: impl FnMut(&Entry)) {
-        let Self { buckets, spare, len, .. } = self;
-        let bucket = &mut buckets[place];
+    fn clear_up(&mut self, (level, digit): (usize, usize), leaves: impl FnMut(&Entry)) {
+        let Self { levels, spare, len, .. } = self;
+        let bucket = &mut levels[level].get_or_insert_default()[digit];
         let mut entries = Vec::with_capacity(bucket.len());
         bucket.drain(spare, &mut entries);
         *len -= entries.len();
@@ -171,30 +180,33 @@ impl RadixHeap {
     }
 
     /// Puts one that is later than what was reached; gives its bucket.
-    #[inline]
-    fn put(&mut self, at: u64, entry: Entry) -> usize {
-        let Self { reached, buckets, levels, digits, spare, .. } = self;
+    #[inline(always)]
+    fn put(&mut self, at: u64, entry: Entry) -> (usize, usize) {
+        let Self { reached, levels, filled, digits, spare, .. } = self;
         let level = (63 - (at ^ *reached).leading_zeros()) / BITS;
         let digit = (at >> (level * BITS)) as usize % DIGITS;
-        let place = level as usize * DIGITS + digit;
-        if buckets.len() <= place {
-            buckets.resize_with(place + 1, Bucket::default);
-        }
-        let bucket = &mut buckets[place];
+        let bucket = &mut levels[level as usize].get_or_insert_default()[digit];
         if bucket.chunks.is_empty() {
-            *levels |= 1 << level;
+            *filled |= 1 << level;
             digits[level as usize] |= 1 << digit;
             (bucket.least, bucket.clear) = (at, 0);
         }
         bucket.least = bucket.least.min(at);
         bucket.push(entry, spare);
-        place
+        (level as usize, digit)
     }
 
     /// Puts one that is open at once.
     #[cold]
     #[inline(never)]
     fn put_in_order(&mut self, entry: Entry, mut leaves: impl FnMut(&Entry)) {
+        if !self.many {
+            // behind those of its time, which are in front of it in this order
+            let place = self.open.partition_point(|other| other.due.at > entry.due.at);
+            self.open.insert(place, entry);
+            self.len += 1;
+            return;
+        }
         match self.open.binary_search_by(|other| entry.due.cmp(&other.due)) {
             Ok(place) => {
                 leaves(&self.open[place]);
@@ -211,17 +223,17 @@ impl RadixHeap {
     pub(super) fn advance(&mut self, now: Timestamp, mut leaves: impl FnMut(&Entry)) -> bool {
         while self.open.is_empty() {
             let Some(first) = self.first() else { return false };
-            let reached = self.buckets[first].least;
+            let reached = self.bucket(first).least;
             if reached > ordered(now) {
                 return false;
             }
             self.reached = reached;
-            let level = first / DIGITS;
-            self.digits[level] &= !(1 << (first % DIGITS));
+            let (level, digit) = first;
+            self.digits[level] &= !(1 << digit);
             if self.digits[level] == 0 {
-                self.levels &= !(1 << level);
+                self.filled &= !(1 << level);
             }
-            for mut chunk in std::mem::take(&mut self.buckets[first].chunks) {
+            for mut chunk in std::mem::take(&mut self.bucket(first).chunks) {
                 for entry in chunk.drain(..) {
                     match ordered(entry.due.at) {
                         at if at == reached => self.open.push(entry),
@@ -230,7 +242,7 @@ impl RadixHeap {
                 }
                 self.spare.push(chunk);
             }
-            if self.open.len() > 1 {
+            if self.many && self.open.len() > 1 {
                 let before = self.open.len();
                 self.open.sort_by(|a, b| a.due.cmp(&b.due));
                 keep_last(&mut self.open, &mut leaves);
@@ -251,10 +263,11 @@ impl RadixHeap {
 
     /// Takes the later half of what is not open, in order; or less, if much of it was there twice.
     pub(super) fn split_off(&mut self, mut leaves: impl FnMut(&Entry)) -> Vec<Entry> {
-        let Self { buckets, spare, .. } = self;
+        let Self { levels, spare, .. } = self;
         let mut entries = Vec::new();
-        buckets.iter_mut().for_each(|bucket| bucket.drain(spare, &mut entries));
-        (self.levels, self.digits) = (0, [0; LEVELS]);
+        let buckets = levels.iter_mut().flatten().flat_map(|level| level.iter_mut());
+        buckets.for_each(|bucket| bucket.drain(spare, &mut entries));
+        (self.filled, self.digits) = (0, [0; LEVELS]);
         entries.sort_by(|a, b| a.due.cmp(&b.due));
         keep_last(&mut entries, &mut leaves);
         let later = entries.split_off(entries.len() / 2);
@@ -309,12 +322,12 @@ mod tests {
     proptest! {
         /// Whatever comes, is cancelled, leaves and is taken: what is taken is what a sorted map has, in its order.
         #[test]
-        fn is_a_sorted_map(clear_up: bool, ops in prop::collection::vec(op(), 0..600)) {
-            let (mut heap, mut model) = (RadixHeap::new(0), BTreeMap::new());
+        fn is_a_sorted_map(ops in prop::collection::vec(op(), 0..600)) {
+            let (mut heap, mut model) = (RadixHeap::new(0, true), BTreeMap::new());
             for op in ops {
                 match op {
                     Op::Push(ms, key, there) => {
-                        heap.push(entry(ms, key, there), clear_up, |_| {});
+                        heap.push(entry(ms, key, there), |_| {});
                         model.insert((ms, key), there);
                     }
                     Op::Take(ms) => {
@@ -344,12 +357,38 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// What comes once only is taken in the order of its times.
+        #[test]
+        fn single_ones_are_in_order(ops in prop::collection::vec((any::<bool>(), 0i64..5000, 0i64..400), 0..600)) {
+            let (mut heap, mut model, mut now) = (RadixHeap::new(0, false), BTreeMap::new(), 0);
+            for (n, (push, ms, on)) in ops.into_iter().enumerate() {
+                if push {
+                    heap.push(Entry { due: Due::new(Timestamp::from_millis(ms), &n.to_be_bytes()), there: true, epoch: 0 }, |_| {});
+                    *model.entry(ms).or_insert(0) += 1;
+                    continue;
+                }
+                now += on;
+                let mut last = i64::MIN;
+                while heap.advance(Timestamp::from_millis(now), |_| {}) {
+                    let at = heap.pop().expect("it is open").due.at.as_millis();
+                    prop_assert!(at >= last);
+                    last = at;
+                    *model.get_mut(&at).expect("it came") -= 1;
+                }
+                model.retain(|_, left| *left > 0);
+                prop_assert!(model.keys().next().is_none_or(|first| *first > now));
+            }
+            prop_assert_eq!(heap.len(), model.values().sum::<usize>());
+        }
+    }
+
     /// Setting one instant again and again takes no more memory than setting it once.
     #[test]
     fn what_is_there_twice_is_cleared_up() {
-        let mut heap = RadixHeap::new(0);
+        let mut heap = RadixHeap::new(0, true);
         for i in 0..100_000 {
-            heap.push(entry(i % 50, (i % 2) as u8, i % 7 != 0), true, |_| {});
+            heap.push(entry(i % 50, (i % 2) as u8, i % 7 != 0), |_| {});
             assert!(heap.len() <= 8 * CHUNK * 2);
         }
     }
@@ -357,10 +396,10 @@ mod tests {
     /// An entry that is dropped in favour of a mark is shown, for storage may have to have it first.
     #[test]
     fn what_is_cancelled_is_shown_before_it_goes() {
-        let (mut heap, mut left) = (RadixHeap::new(0), Vec::new());
-        heap.push(Entry { epoch: 1, ..entry(5, 1, true) }, true, |_| {});
-        heap.push(Entry { epoch: 2, ..entry(5, 1, true) }, true, |_| {});
-        heap.push(Entry { epoch: 3, ..entry(5, 1, false) }, true, |_| {});
+        let (mut heap, mut left) = (RadixHeap::new(0, true), Vec::new());
+        heap.push(Entry { epoch: 1, ..entry(5, 1, true) }, |_| {});
+        heap.push(Entry { epoch: 2, ..entry(5, 1, true) }, |_| {});
+        heap.push(Entry { epoch: 3, ..entry(5, 1, false) }, |_| {});
         assert!(heap.advance(Timestamp::from_millis(5), |entry| left.push(entry.epoch)));
         assert_eq!(left, [1], "of those that say the same the older one stays");
         assert_eq!(heap.pop().map(|entry| (entry.there, entry.epoch)), Some((false, 3)));

@@ -155,7 +155,7 @@ impl TimerIndex {
     /// entries are kept in memory. Of `many`, one that is set again is noticed sooner.
     pub(crate) fn new(table: u16, groups: Range<u32>, restored: bool, bound: usize, many: bool) -> Self {
         let (first, n) = (groups.start, groups.len().max(1));
-        let near = || Near { heap: RadixHeap::new(0), horizon: restored.then(Due::first), floor: (0, false) };
+        let near = || Near { heap: RadixHeap::new(0, many), horizon: restored.then(Due::first), floor: (0, false) };
         let groups: Vec<Near> = (0..n).map(|_| near()).collect();
         let (copying, key) = Default::default();
         let mut index = Self { table, first, groups, bound: 0, many, copying, next: None, key };
@@ -218,7 +218,7 @@ impl TimerIndex {
     /// True if it is near.
     #[inline]
     fn change(&mut self, group: u32, due: Due, there: bool, storage: &mut impl IndexStorage) -> Result<bool, Error> {
-        let (table, bound, many) = (self.table, self.bound, self.many);
+        let (table, bound) = (self.table, self.bound);
         let epoch = storage.running();
         let (near, mut leaving) = self.leaving(group, storage);
         if near.is_far(&due) {
@@ -227,7 +227,7 @@ impl TimerIndex {
             leaving.storage.spill(epoch, leaving.key, value(there))?;
             return Ok(false);
         }
-        near.heap.push(Entry { due, there, epoch }, many, |entry| leaving.leaves(entry));
+        near.heap.push(Entry { due, there, epoch }, |entry| leaving.leaves(entry));
         if near.heap.len() > bound {
             shrink(near, &mut leaving);
         }
@@ -252,7 +252,7 @@ impl TimerIndex {
                 return Ok(false);
             }
             read += 1;
-            near.heap.push(Entry { due, there: true, epoch }, false, |_| {});
+            near.heap.push(Entry { due, there: true, epoch }, |_| {});
             Ok(true)
         })?;
         self.first(group, now, storage).map(drop)
@@ -288,16 +288,9 @@ impl TimerIndex {
         near.horizon.as_ref().is_some_and(|horizon| horizon.at <= now) && near.due(now).next().is_none()
     }
 
-    /// Takes the first entry of a group out, if it is due.
-    pub(crate) fn take(
-        &mut self,
-        group: u32,
-        now: Timestamp,
-        storage: &mut impl IndexStorage,
-    ) -> Result<Option<Due>, Error> {
-        if self.first(group, now, storage)?.is_none() {
-            return Ok(None);
-        }
+    /// Takes the first entry of a group out; to be called if there is a [`first`](Self::first) that is due.
+    #[inline]
+    pub(crate) fn take(&mut self, group: u32, storage: &mut impl IndexStorage) -> Result<Option<Due>, Error> {
         let (near, mut leaving) = self.leaving(group, storage);
         let taken = near.heap.pop();
         taken.iter().for_each(|entry| leaving.leaves(entry));
@@ -345,12 +338,13 @@ impl TimerIndex {
     /// Takes over a group's floor from a checkpoint.
     pub(crate) fn restore(&mut self, group: u32, floor: &[u8]) -> Result<(), Error> {
         let (reached, overdue) = read_floor(floor)?;
+        let many = self.many;
         let (near, _) = self.of(group);
-        near.heap = RadixHeap::new(reached);
+        near.heap = RadixHeap::new(reached, many);
         near.floor = (reached, !overdue.is_empty());
         near.horizon = reached.checked_add(1).map(|next| Due::new(timestamp(next), &[]));
         for due in overdue {
-            near.heap.push(Entry { due, there: true, epoch: 0 }, false, |_| {});
+            near.heap.push(Entry { due, there: true, epoch: 0 }, |_| {});
         }
         Ok(())
     }

@@ -320,7 +320,7 @@ impl Timers {
             }
         }
         let Some((_, Field { field, index, .. })) = first else { return Ok(None) };
-        Ok(index.take(group, now, storage)?.map(|due| (*field, due)))
+        Ok(index.take(group, storage)?.map(|due| (*field, due)))
     }
 
     /// Whether rows know nothing of the timers of a field.
