@@ -122,7 +122,10 @@ impl Encoder<'_> {
 
     fn escaped(&mut self, bytes: &[u8]) -> Result<(), KeyError> {
         let mut rest = bytes;
-        while let Some(zero) = rest.iter().position(|byte| *byte == 0) {
+        // asked so it is asked for words at a time
+        while rest.contains(&0)
+            && let Some(zero) = rest.iter().position(|byte| *byte == 0)
+        {
             let (before, after) = rest.split_at(zero + 1);
             self.into.extend_from_slice(before);
             self.into.push(ESCAPED_ZERO);
