@@ -18,7 +18,7 @@ pub(crate) const STATE: u64 = KEYS * ENTRIES;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Memory {
     /// Such that the tables of the job have room for a tenth of the entries, at about 160 bytes each with the room to
-    /// grow: three eighths of the memory beyond what sinks may hold back. RocksDB's cache has room for all of them then.
+    /// grow: half of the memory that sinks may not hold back. RocksDB's cache has room for all of them then.
     Tenth,
     /// A tenth of what the entries take as bytes: keys of 8 and 4 bytes, a count, and what stands around them. Of them
     /// the tables have room for one in four hundred.

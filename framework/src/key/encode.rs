@@ -122,7 +122,7 @@ impl Encoder<'_> {
 
     fn escaped(&mut self, bytes: &[u8]) -> Result<(), KeyError> {
         let mut rest = bytes;
-        // asked so it is asked for words at a time
+        // `contains` looks at several bytes at a time, and most texts have no zero
         while rest.contains(&0)
             && let Some(zero) = rest.iter().position(|byte| *byte == 0)
         {

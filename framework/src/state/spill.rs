@@ -23,8 +23,8 @@
 //! Two generations may hold one key. The newer one has the row as of the same epoch or a later one; if the newer one is
 //! removed, its epoch was folded, hence that of the older one, too, and the older entry is ignored.
 //!
-//! A floor (`backend.rs`) in one of the deltas removes keys that no delta names. Nobody reads those any more since before
-//! the floor was written.
+//! A floor (`backend.rs`) in one of the deltas removes keys that no delta names. Nobody reads those any more since
+//! before the floor was written.
 //!
 //! All this holds for a range of keys, too: its iterators, each a snapshot, are made in the same order.
 //!

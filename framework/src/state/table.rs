@@ -6,9 +6,9 @@
 //! key's hash as a tag (growing reads no key) and the stamp of the epoch that last changed the row, which is all there
 //! is to be done per record: dirty means that the stamp is the running epoch's.
 //!
-//! Once a table has been over its bound, a byte per slot counts how often a row was used since the hand of eviction last
-//! came by, up to three (GCLOCK). A row that was used once is not worth its place, or the many that come once would
-//! drive out the few that come again and again.
+//! Once a table has been over its bound, a byte per slot counts how often a row was used since the hand of eviction
+//! last came by, up to three (GCLOCK). A row that was used once is not worth its place, or the many that come once
+//! would drive out the few that come again and again.
 //!
 //! A freeze advances the epoch and swaps two bitmaps per group, nothing that depends on the state. The rows of the
 //! frozen epoch are then copied out piece by piece; a row that is touched before its turn is given out first. Nothing
@@ -418,8 +418,8 @@ impl<K: Eq, S> RowTable<K, S> {
     }
 
     /// Goes round by up to `budget` slots from where the last call ended, and removes the rows that were hardly used
-    /// since it last came by; `leave` is given key group, stamp, key and state of each before that. As for the rest like
-    /// [`sweep`](Self::sweep).
+    /// since it last came by; `leave` is given key group, stamp, key and state of each before that. As for the rest
+    /// like [`sweep`](Self::sweep).
     pub(crate) fn evict<E>(
         &mut self,
         budget: usize,

@@ -1,5 +1,5 @@
-//! The near entries of one key group in the order of their times: a radix heap (Ahuja, Mehlhorn, Orlin and Tarjan, 1990).
-//! What is in storage instead, and what is written there, is decided in `index.rs`.
+//! The near entries of one key group in the order of their times: a radix heap (Ahuja, Mehlhorn, Orlin and Tarjan,
+//! 1990). What is in storage instead, and what is written there, is decided in `index.rs`.
 //!
 //! Nothing is taken out before its time has come, so times need to be in order only where they are near. A time is a
 //! number of 13 digits of five bits. An entry stands in the bucket of the highest digit in which its time differs from
@@ -97,8 +97,8 @@ pub(super) fn timestamp(ordered: u64) -> Timestamp {
 }
 
 impl RadixHeap {
-    /// Without entries; what is added at `reached` or before is open at once. Of `many`, the same one may come again and
-    /// again, and is to be given out once; of others it hardly ever does, and may be given out twice.
+    /// Without entries; what is added at `reached` or before is open at once. Of `many`, the same one may come again
+    /// and again, and is to be given out once; of others it hardly ever does, and may be given out twice.
     pub(super) fn new(reached: u64, many: bool) -> Self {
         let (open, levels, spare) = Default::default();
         Self { reached, open, levels, filled: 0, digits: [0; LEVELS], spare, len: 0, many }
@@ -364,7 +364,8 @@ mod tests {
             let (mut heap, mut model, mut now) = (RadixHeap::new(0, false), BTreeMap::new(), 0);
             for (n, (push, ms, on)) in ops.into_iter().enumerate() {
                 if push {
-                    heap.push(Entry { due: Due::new(Timestamp::from_millis(ms), &n.to_be_bytes()), there: true, epoch: 0 }, |_| {});
+                    let due = Due::new(Timestamp::from_millis(ms), &n.to_be_bytes());
+                    heap.push(Entry { due, there: true, epoch: 0 }, |_| {});
                     *model.entry(ms).or_insert(0) += 1;
                     continue;
                 }
