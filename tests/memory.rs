@@ -1,11 +1,10 @@
 //! State ten times as large as the memory a job is given: how much memory its process needs at most, start to end.
 
-use crate::common::{Process as Child, Scratch, is_soak, mix, myself};
+use crate::common::{MIB, Process as Child, Scratch, is_soak, mix, myself, peak};
 use millstream::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-const MIB: u64 = 1 << 20;
 /// What a process may need beside what it was given.
 const BESIDE: u64 = 256 * MIB;
 const SPLITS: u64 = 2;
@@ -87,9 +86,7 @@ fn process() {
     let (job, null) = job(&spec);
     job.run().unwrap();
     println!("again {}", null.records());
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    println!("peak {}", peak.trim_end_matches("kB").trim());
+    println!("peak {}", peak(std::process::id()));
 }
 
 /// The number after `word`.
@@ -111,7 +108,7 @@ fn soak_state_of_ten_times_the_memory() {
     assert_eq!(process.wait().unwrap(), 0, "{}", process.tail());
     let printed = process.printed();
     assert_eq!(number(&printed, "again "), rows / 4, "all keys that come twice were found again");
-    let peak = number(&printed, "peak ") * 1024;
+    let peak = number(&printed, "peak ");
     println!("{rows} rows, peak {} MiB of {} + {}", peak / MIB, memory / MIB, BESIDE / MIB);
     assert!(peak <= memory + BESIDE, "{} MiB at peak with {} MiB given", peak / MIB, memory / MIB);
 }

@@ -7,8 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-/// How long anything may take before it counts as hanging.
+/// How long anything may take before it counts as hanging, if nothing else is said.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+pub(crate) const MIB: u64 = 1 << 20;
+
+/// The most bytes of memory that a process has needed so far.
+pub(crate) fn peak(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")).unwrap();
+    kib.trim().parse::<u64>().unwrap() * 1024
+}
 
 /// This binary, to run the one test `name`, which is ignored otherwise.
 pub(crate) fn myself(name: &str) -> Command {
@@ -31,6 +40,7 @@ pub(crate) struct Process {
     log: PathBuf,
     /// Where its output begins in the log.
     from: u64,
+    patience: Duration,
 }
 
 impl Process {
@@ -40,7 +50,13 @@ impl Process {
         let from = file.metadata().unwrap().len();
         let other = file.try_clone().unwrap();
         let child = command.stdin(Stdio::null()).stdout(file).stderr(other).spawn().unwrap();
-        Self { child, log: log.to_owned(), from }
+        Self { child, log: log.to_owned(), from, patience: PATIENCE }
+    }
+
+    /// It may take so long.
+    pub(crate) fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -71,14 +87,14 @@ impl Process {
 
     /// Waits for its end and gives its exit code; an error if it hangs or was killed.
     pub(crate) fn wait(&mut self) -> Result<i32, String> {
-        let deadline = clock::now() + PATIENCE;
+        let deadline = clock::now() + self.patience;
         loop {
             if let Some(status) = self.ended() {
                 return status.code().ok_or_else(|| format!("ended by {status}:\n{}", self.tail()));
             }
             if clock::now() > deadline {
                 self.kill();
-                return Err(format!("did not end within {PATIENCE:?}:\n{}", self.tail()));
+                return Err(format!("did not end within {:?}:\n{}", self.patience, self.tail()));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -86,7 +102,7 @@ impl Process {
 
     /// Waits until `holds`, or until the process has ended: then false.
     pub(crate) fn wait_until(&mut self, mut holds: impl FnMut() -> bool) -> Result<bool, String> {
-        let deadline = clock::now() + PATIENCE;
+        let deadline = clock::now() + self.patience;
         loop {
             if holds() {
                 return Ok(true);
@@ -96,7 +112,7 @@ impl Process {
             }
             if clock::now() > deadline {
                 self.kill();
-                return Err(format!("nothing happened within {PATIENCE:?}:\n{}", self.tail()));
+                return Err(format!("nothing happened within {:?}:\n{}", self.patience, self.tail()));
             }
             std::thread::sleep(Duration::from_micros(200));
         }

@@ -10,7 +10,7 @@ mod random;
 mod word_count;
 
 pub(crate) use asks::{Asks, Call};
-pub(crate) use children::{Process, example, myself};
+pub(crate) use children::{MIB, Process, example, myself, peak};
 pub(crate) use inline::{collect, gives, job, refused};
 pub(crate) use observer::Observer;
 pub(crate) use output::{Output, PartName, counted, read_lines, visible};

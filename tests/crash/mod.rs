@@ -1,15 +1,16 @@
 //! Real processes, killed with SIGKILL at any instant: what they have written in the end is what they would have
 //! written undisturbed, and so is what they know.
 //!
-//! `campaign.rs` kills, `progress.rs` shows that work is not done again, and each of the other files is a pipeline with
-//! its oracle, plain loops over the same input. At least 20 kills in the normal suite; hundreds with
-//! `MILLSTREAM_SOAK=1`. `MILLSTREAM_SEED` repeats the one campaign of a failure: the same instants, as far as the
-//! machine allows.
+//! `campaign.rs` kills, `progress.rs` shows that work is not done again, `large.rs` has state of full size, and each of
+//! the other files is a pipeline with its oracle, plain loops over the same input. At least 20 kills in the normal
+//! suite; hundreds with `MILLSTREAM_SOAK=1`. `MILLSTREAM_SEED` repeats the one campaign of a failure: the same
+//! instants, as far as the machine allows.
 
 mod branches;
 mod broadcast;
 mod campaign;
 mod example;
+mod large;
 mod lookups;
 mod numbers;
 mod progress;
@@ -17,7 +18,7 @@ mod states;
 mod timers;
 mod words;
 
-use crate::common::{Scratch, is_soak, mix, seed};
+use crate::common::{Scratch, is_soak, mix, peak, seed};
 use campaign::{Places, Report, Subject, Told};
 use std::collections::BTreeMap;
 
@@ -33,6 +34,8 @@ fn pipeline_process() {
         "lookups" => lookups::job(told),
         "branches" => branches::job(told),
         "broadcast" => broadcast::job(told),
+        "entries" => large::entries(told),
+        "alarms" => large::alarms(told),
         "timers" => timers::job(told),
         name => panic!("no pipeline `{name}`"),
     };
@@ -43,6 +46,7 @@ fn pipeline_process() {
             error.kind().exit_code()
         }
     };
+    println!("peak {}", peak(std::process::id()));
     std::process::exit(code.into());
 }
 
