@@ -324,7 +324,11 @@ impl<'a> Lives<'a> {
 
     fn all(mut self, subject: &mut dyn Subject, kills: usize) -> Result<Report, String> {
         while self.report.kills < kills {
-            let end = End::draw(&mut self.random, subject.has_signals());
+            let end = match self.report.lives {
+                // before there is a checkpoint, which a later life hardly ever is
+                0 => End::Young(self.random.up_to(2 * MOMENT)),
+                _ => End::draw(&mut self.random, subject.has_signals()),
+            };
             self.note_restored();
             let mut process = self.begin(subject, true);
             let ended = self.live(&mut process, end).map_err(|e| format!("life {} {end:?}: {e}", self.report.lives))?;
