@@ -13,7 +13,8 @@
 //! | `source.rs`, `drive.rs` | the two loops: at a source, behind an inbox |
 //! | `reader.rs` | a source's reader without its types |
 //! | `splits.rs` | event time at a source: the stage of `event_time`, and what it knows of splits |
-//! | `process.rs`, `heat.rs` | keyed operators on the row table; which of their keys are busy |
+//! | `process.rs`, `state_stage.rs`, `timers.rs` | keyed operators on the row table: records; state; timers that fire |
+//! | `heat.rs` | which keys are busy |
 //! | `operator.rs` | operators without keys: calls, items |
 //! | `sink.rs` | the sink driver: write, prepare, hold back, commit |
 //! | `stand_in.rs` | both ends of a topology under test |
@@ -37,6 +38,7 @@ mod source;
 mod splits;
 mod stage;
 mod stand_in;
+mod state_stage;
 mod suspect;
 mod timers;
 
@@ -48,7 +50,7 @@ pub(crate) use gate::GateSpec;
 pub(crate) use inbox::{Receiver, Sender, inbox};
 pub(crate) use marks::Mark;
 pub(crate) use operator::OperatorStage;
-pub(crate) use process::{KeyOf, ProcessStage};
+pub(crate) use process::ProcessStage;
 pub(crate) use reader::{Opening, open_source};
 pub(crate) use report::{Command, Commands, Counters, Report, Reports, StageContext};
 pub(crate) use sink::{SinkStage, open_sink, sink_context};
@@ -56,6 +58,7 @@ pub(crate) use source::{Assignment, drive_source, source_context};
 pub(crate) use splits::{EventTimeStage, SetTimes, Splits, set_times};
 pub(crate) use stage::{AnyStage, Control, Copier, Discard, FanOut, Followers, Stage, copier, mismatch};
 pub(crate) use stand_in::{Keep, Kept, Unpack};
+pub(crate) use state_stage::KeyOf;
 pub(crate) use suspect::Suspect;
 
 use crate::Error;

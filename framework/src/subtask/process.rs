@@ -6,61 +6,21 @@
 //!    finds the row, marks it, and calls the user's function with it.
 //! 3. When a table is over its bound, rows of earlier epochs are evicted, then any.
 //!
-//! What timers do to the same rows is in `timers.rs`.
-//!
-//! At a barrier the epoch's rows are frozen and copied into its delta piece by piece between batches (see
-//! `state/table.rs`); when the last piece is durable, the backend's writer reports this subtask's share.
-//!
-//! The state itself, rows and the tables of their collections, is `state/keyed.rs`.
+//! What timers do to the same rows is in `timers.rs`, what needs no user code in `state_stage.rs`.
 
-use super::drive::nanos;
-use super::exchange::{Lends, Makes};
-use super::heat::Heat;
-use super::report::{Counters, StageContext};
+use super::report::StageContext;
 use super::stage::{AnyStage, Control, Stage};
-use super::timers::Waiting;
-use crate::clock;
+use super::state_stage::{KeyOf, SLOT_AHEAD, StateStage};
 use crate::guard::guarded;
 use crate::operator::{Context, Process};
-use crate::state::backend::Keys;
 use crate::state::keyed::{Keyed, StateContext};
-use crate::state::{State, Table, Wanted};
-use crate::{Batch, Epoch, Error, Key, Timestamp};
+use crate::state::{State, Wanted};
+use crate::{Batch, Error, Key, Timestamp};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context as TaskContext, Poll, ready};
 
-/// Distance of prefetching, in records: a slot, and what its key keeps on the heap. Where the third-level cache is far,
-/// as on servers of many cores, 16 for slots is a fifth slower than 32; more than that gains nothing.
-const SLOT_AHEAD: usize = 32;
+/// Distance of prefetching what a key keeps on the heap, in records.
 const KEY_AHEAD: usize = 8;
-
-/// How a keyed operator finds the key of a record.
-pub(crate) enum KeyOf<K, T> {
-    /// It is a part of the record.
-    Borrowed(Arc<dyn Lends<T, K>>),
-    /// It is made from the record.
-    Computed(Arc<dyn Makes<T, K>>),
-}
-
-impl<K, T> KeyOf<K, T> {
-    #[inline(always)]
-    fn with<R>(&self, value: &T, f: impl FnOnce(&K) -> R) -> R {
-        match self {
-            Self::Borrowed(lends) => f(lends.key(value)),
-            Self::Computed(makes) => f(&makes.key(value)),
-        }
-    }
-}
-
-impl<K, T> Clone for KeyOf<K, T> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Borrowed(key) => Self::Borrowed(key.clone()),
-            Self::Computed(key) => Self::Computed(key.clone()),
-        }
-    }
-}
 
 /// A key in an error, as JSON, shortened.
 #[cold]
@@ -73,22 +33,9 @@ pub(super) fn shown<K: Key>(key: &K) -> String {
 /// A keyed operator in one subtask.
 pub(crate) struct ProcessStage<P: Process> {
     pub(super) process: Arc<P>,
-    key_of: KeyOf<P::Key, P::In>,
-    pub(super) state: Keyed<P::Key, P::State>,
-    pub(super) misses: Misses,
-    heat: Heat,
-    pub(super) waiting: Waiting,
     pub(super) out: Batch<P::Out>,
     pub(super) timed: bool,
-    pub(super) next: Box<dyn AnyStage>,
-    pub(super) context: StageContext,
-}
-
-/// Scratch of the first pass: the keys that are not in the table, and where in the batch they are.
-#[derive(Default)]
-pub(super) struct Misses {
-    pub(super) at: Vec<usize>,
-    pub(super) keys: Keys,
+    pub(super) keyed: StateStage<P::Key, P::State, P::In>,
 }
 
 impl<P: Process> ProcessStage<P> {
@@ -100,89 +47,33 @@ impl<P: Process> ProcessStage<P> {
         next: Box<dyn AnyStage>,
         context: StageContext,
     ) -> Self {
-        let heat = Heat::new(state.groups.clone());
-        let state = Keyed::new(state, context.first_epoch, context.key_groups);
-        let (misses, out, waiting) = (Misses::default(), Batch::default(), Waiting::new());
-        Self { process, key_of, state, misses, heat, waiting, out, timed, next, context }
+        Self { process, out: Batch::default(), timed, keyed: StateStage::new(key_of, state, next, context) }
     }
 
     /// See [`Keyed::look`].
     pub(crate) fn look<R>(&mut self, key: &P::Key, look: impl FnOnce(&mut P::State) -> R) -> Result<R, Error> {
-        self.state.look(key, look)
-    }
-
-    /// First pass: fetches the rows that are in storage only.
-    fn fetch(&mut self, batch: &Batch<P::In>) -> Result<(), Error> {
-        let Self { state: Keyed { rows, storage, .. }, key_of, misses, .. } = self;
-        misses.keys.clear();
-        let hashes = &batch.hashes[..];
-        for h in &hashes[..hashes.len().min(SLOT_AHEAD)] {
-            rows.prefetch(*h);
-        }
-        for (i, (value, hash)) in batch.values.iter().zip(hashes).enumerate() {
-            if let Some(h) = hashes.get(i + SLOT_AHEAD) {
-                rows.prefetch(*h);
-            }
-            key_of.with(value, |key| {
-                if rows.find(*hash, |k| k == key).is_some() {
-                    return Ok(());
-                }
-                misses.at.push(i);
-                misses.keys.push(|into| rows.put_key(rows.key_group(*hash), key, into))
-            })?;
-        }
-        if misses.at.is_empty() {
-            return Ok(());
-        }
-        Counters::add(&self.context.counters.misses, misses.at.len());
-        let mut loaded = 0;
-        storage.attempt(|backend| {
-            backend.get_many(&misses.keys, |miss, epoch, row| {
-                let at = misses.at[miss];
-                loaded += 1;
-                key_of.with(&batch.values[at], |key| {
-                    if rows.find(hashes[at], |k| k == key).is_some() {
-                        return Ok(());
-                    }
-                    rows.put(hashes[at], key.clone(), epoch, row)
-                })
-            })
-        })?;
-        Counters::add(&self.context.counters.loaded, loaded);
-        Ok(())
+        self.keyed.state.look(key, look)
     }
 
     /// Then the entries of collections that the process function says it will need.
     fn prefetch(&mut self, batch: &Batch<P::In>) -> Result<(), Error> {
-        let Keyed { rows, desk, here, missing, .. } = &mut self.state;
+        let StateStage { state: Keyed { rows, desk, here, missing, .. }, key_of, .. } = &mut self.keyed;
         missing.clear();
         for (value, hash) in batch.values.iter().zip(&batch.hashes) {
             let group = rows.key_group(*hash);
-            self.key_of.with(value, |key| here.set(group, key))?;
+            key_of.with(value, |key| here.set(group, key))?;
             self.process.prefetch(value, &mut Wanted::new(desk, here, missing));
             if missing.unused {
                 return Ok(());
             }
         }
-        let (misses, loaded) = self.state.fetch_entries()?;
-        Counters::add(&self.context.counters.misses, misses);
-        Counters::add(&self.context.counters.loaded, loaded);
-        Ok(())
-    }
-
-    /// Says which records an error came from. Split and offset are not known behind an exchange.
-    #[cold]
-    fn blame(&self, error: Error, hash: Option<&u64>) -> Error {
-        let place = self.context.place("operator");
-        match hash.map(|hash| self.state.rows.key_group(*hash)) {
-            Some(group) => error.at(format!("{place}, key group {group}")),
-            None => error.at(place),
-        }
+        self.keyed.fetch_entries()
     }
 
     /// Second pass: the user's function on each record. `at` is the number of the one at hand, also after a panic.
     fn run(&mut self, batch: &mut Batch<P::In>, at: &mut usize) -> Result<(), Error> {
-        let Self { state: Keyed { rows, desk, here, timers, .. }, key_of, process, waiting, out, timed, .. } = self;
+        let Self { process, out, timed, keyed } = self;
+        let StateStage { state: Keyed { rows, desk, here, timers, .. }, key_of, waiting, .. } = keyed;
         let (timed, moment) = (*timed, &waiting.at);
         out.values.reserve(batch.values.len());
         let hashes = &batch.hashes[..];
@@ -216,94 +107,33 @@ impl<P: Process> ProcessStage<P> {
         }
         Ok(())
     }
-
-    /// After user code, before what it emitted is handed on.
-    pub(super) fn settle(&mut self) -> Result<(), Error> {
-        self.state.settle().map_err(|e| e.at(self.context.place("operator")))?;
-        let counters = &self.context.counters;
-        Counters::add(&counters.spilled, self.state.storage.spilled.take());
-        Counters::add(&counters.evicted, self.state.storage.evicted.take());
-        Counters::add(&counters.blocking_misses, self.state.storage.blocking.take());
-        Counters::add(&counters.records_out, self.out.len());
-        Ok(())
-    }
 }
 
 impl<P: Process> Stage for ProcessStage<P> {
     type In = P::In;
     fn on_batch(&mut self, batch: &mut Batch<P::In>) -> Result<(), Error> {
-        let records = batch.len();
-        Counters::add(&self.context.counters.records_in, records);
-        self.heat.sample(&batch.hashes, self.context.key_groups);
-        self.misses.at.clear();
-        if !self.state.rows.is_complete() {
-            self.fetch(batch).map_err(|e| e.at(self.context.place("operator")))?;
-        }
-        if P::State::HAS_TABLES && !self.state.missing.unused && !self.state.has_all_entries() {
+        self.keyed.begin(batch)?;
+        let Keyed { missing, .. } = &self.keyed.state;
+        if P::State::HAS_TABLES && !missing.unused && !self.keyed.state.has_all_entries() {
             let done = guarded(|| "prefetch".into(), || self.prefetch(batch));
-            done.map_err(|e| e.at(self.context.place("operator")))?;
+            done.map_err(|e| e.at(self.keyed.context.place("operator")))?;
         }
-        Counters::add(&self.context.counters.hits, records - self.misses.at.len());
-        self.waiting.look_at_clock();
         let mut at = 0;
         let done = guarded(|| "on_record".into(), || self.run(batch, &mut at));
-        done.map_err(|error| self.blame(error, batch.hashes.get(at)))?;
+        done.map_err(|error| self.keyed.blame(error, batch.hashes.get(at)))?;
         batch.clear();
-        self.settle()?;
-        self.next.on_any(&mut self.out)
+        self.keyed.settle(self.out.len())?;
+        self.keyed.next.on_any(&mut self.out)
     }
 }
 
 impl<P: Process> Control for ProcessStage<P> {
     fn next(&mut self) -> &mut dyn Control {
-        &mut *self.next
-    }
-
-    fn on_watermark(&mut self, mark: Timestamp) -> Result<(), Error> {
-        self.context.counters.watermark.set(mark);
-        self.reach(mark)
-    }
-
-    fn on_idle(&mut self) -> Result<(), Error> {
-        self.rest()
-    }
-
-    fn on_barrier(&mut self, epoch: Epoch) -> Result<(), Error> {
-        let start = clock::now();
-        self.next.on_barrier(epoch)?;
-        self.state.freeze(epoch)?;
-        self.waiting.begin_epoch();
-        self.heat.tell(&self.context.counters);
-        self.context.counters.rows.store(self.state.len() as u64, Relaxed);
-        Counters::max(&self.context.counters.pause_ns_max, nanos(start.elapsed()));
-        Ok(())
-    }
-
-    fn on_end(&mut self) -> Result<(), Error> {
-        self.waiting.end();
-        self.next.on_end()
-    }
-
-    fn on_decided(&mut self, epoch: Epoch) -> Result<(), Error> {
-        self.state.storage.with(|backend| backend.decided(epoch));
-        self.next.on_decided(epoch)
+        &mut self.keyed
     }
 
     fn poll_ready(&mut self, all: bool, cx: &mut TaskContext<'_>) -> Poll<Result<(), Error>> {
         ready!(self.poll_timers(cx))?;
-        self.next.poll_ready(all, cx)
-    }
-
-    fn background(&mut self) -> Result<bool, Error> {
-        if self.state.is_copying() {
-            let start = clock::now();
-            self.state.copy()?;
-            Counters::max(&self.context.counters.pause_ns_max, nanos(start.elapsed()));
-            return Ok(true);
-        }
-        if self.state.sweep()? {
-            return Ok(true);
-        }
-        self.next.background()
+        self.keyed.poll_ready(all, cx)
     }
 }

@@ -13,13 +13,14 @@
 
 use super::process::{ProcessStage, shown};
 use super::report::{Counters, Report};
+use super::state_stage::StateStage;
 use crate::guard::guarded;
 use crate::operator::{Context, Moment, Process};
 use crate::state::cache::Form;
 use crate::state::keyed::Keyed;
 use crate::state::timers::{Clock, Due, Round, Share, Verdict};
 use crate::state::{State, Table};
-use crate::{Error, Timestamp, clock};
+use crate::{Error, Key, Timestamp, clock};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
@@ -66,7 +67,7 @@ impl Waiting {
     }
 }
 
-impl<P: Process> ProcessStage<P> {
+impl<K: Key, S: State, T: Send + 'static> StateStage<K, S, T> {
     /// A watermark has come. It goes on when what it reaches has fired.
     pub(super) fn reach(&mut self, mark: Timestamp) -> Result<(), Error> {
         self.waiting.at.watermark = mark;
@@ -85,29 +86,6 @@ impl<P: Process> ProcessStage<P> {
             self.next.on_watermark(mark)?;
         }
         if std::mem::take(&mut self.waiting.idle) { self.next.on_idle() } else { Ok(()) }
-    }
-
-    /// Ready when nothing is due any more.
-    pub(super) fn poll_timers(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Error>> {
-        if !P::State::HAS_TIMERS {
-            return Poll::Ready(Ok(()));
-        }
-        for _ in 0..ROUNDS {
-            match self.due() {
-                Some((clock, now)) => {
-                    ready!(self.next.poll_ready(false, cx))?;
-                    self.fire(clock, now)?;
-                }
-                None => {
-                    self.hand_on()?;
-                    if self.poll_nap(cx).is_pending() {
-                        return Poll::Ready(Ok(()));
-                    }
-                }
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
 
     /// By which clock something may be due, and what time it is by that.
@@ -139,39 +117,20 @@ impl<P: Process> ProcessStage<P> {
         Poll::Ready(())
     }
 
-    /// One round.
-    fn fire(&mut self, clock: Clock, now: Timestamp) -> Result<(), Error> {
-        let fired = guarded(|| "on_timer".into(), || self.round(clock, now));
-        let fired = fired.map_err(|e| e.at(self.context.place("operator")))?;
-        self.settle()?;
-        if fired > 0 && !std::mem::replace(&mut self.waiting.told, true) {
-            self.context.reports.send(Report::Progress);
-        }
-        self.next.on_any(&mut self.out)
-    }
-
-    /// Gives how many entries were looked at.
-    fn round(&mut self, clock: Clock, now: Timestamp) -> Result<usize, Error> {
+    /// The next round, whose rows are in memory.
+    fn plan(&mut self, clock: Clock, now: Timestamp) -> Result<Round, Error> {
         let round = self.state.timers.plan(clock, now, ROUND)?;
         let rows = &self.state.rows;
         for (group, key) in &round.keys {
             rows.prefetch(rows.form.read_key(*group, key.get())?.0);
         }
-        if !self.state.rows.is_complete() {
+        if !rows.is_complete() {
             self.fetch_due(&round)?;
         }
-        let mut looked_at = 0;
-        for Share { group, until, due } in round.groups {
-            for _ in 0..due {
-                let Some((field, entry)) = self.state.timers.take(clock, group, until)? else { break };
-                self.call(group, field, &entry)?;
-                looked_at += 1;
-            }
-        }
-        Ok(looked_at)
+        Ok(round)
     }
 
-    /// Fetches the rows that are in storage only.
+    /// Fetches the rows of a round of timers that are in storage only.
     fn fetch_due(&mut self, round: &Round) -> Result<(), Error> {
         let Self { state: Keyed { rows, storage, .. }, misses, .. } = self;
         misses.at.clear();
@@ -195,10 +154,62 @@ impl<P: Process> ProcessStage<P> {
         Counters::add(&self.context.counters.loaded, loaded);
         Ok(())
     }
+}
+
+impl<P: Process> ProcessStage<P> {
+    /// Ready when nothing is due any more.
+    pub(super) fn poll_timers(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Error>> {
+        if !P::State::HAS_TIMERS {
+            return Poll::Ready(Ok(()));
+        }
+        for _ in 0..ROUNDS {
+            match self.keyed.due() {
+                Some((clock, now)) => {
+                    ready!(self.keyed.next.poll_ready(false, cx))?;
+                    self.fire(clock, now)?;
+                }
+                None => {
+                    self.keyed.hand_on()?;
+                    if self.keyed.poll_nap(cx).is_pending() {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// One round.
+    fn fire(&mut self, clock: Clock, now: Timestamp) -> Result<(), Error> {
+        let fired = guarded(|| "on_timer".into(), || self.round(clock, now));
+        let keyed = &mut self.keyed;
+        let fired = fired.map_err(|e| e.at(keyed.context.place("operator")))?;
+        keyed.settle(self.out.len())?;
+        if fired > 0 && !std::mem::replace(&mut keyed.waiting.told, true) {
+            keyed.context.reports.send(Report::Progress);
+        }
+        keyed.next.on_any(&mut self.out)
+    }
+
+    /// Gives how many entries were looked at.
+    fn round(&mut self, clock: Clock, now: Timestamp) -> Result<usize, Error> {
+        let round = self.keyed.plan(clock, now)?;
+        let mut looked_at = 0;
+        for Share { group, until, due } in round.groups {
+            for _ in 0..due {
+                let Some((field, entry)) = self.keyed.state.timers.take(clock, group, until)? else { break };
+                self.call(group, field, &entry)?;
+                looked_at += 1;
+            }
+        }
+        Ok(looked_at)
+    }
 
     /// Calls user code, if the row's timer is set for the time of this entry.
     fn call(&mut self, group: u32, field: usize, entry: &Due) -> Result<(), Error> {
-        let Self { state: Keyed { rows, desk, here, timers, .. }, process, out, timed, waiting, .. } = self;
+        let Self { process, out, timed, keyed, .. } = self;
+        let StateStage { state: Keyed { rows, desk, here, timers, .. }, waiting, .. } = keyed;
         let (hash, key) = rows.form.read_key(group, entry.key.get())?;
         let is = |k: &P::Key| *k == key;
         // of many timers the row knows nothing, and need not be there

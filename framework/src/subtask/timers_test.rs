@@ -289,7 +289,7 @@ impl Life {
     }
 
     fn near(&self) -> usize {
-        self.stages.iter().map(|stage| stage.state.timers.near()).sum()
+        self.stages.iter().map(|stage| stage.keyed.state.timers.near()).sum()
     }
 }
 
