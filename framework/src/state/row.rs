@@ -104,13 +104,13 @@ fn check(operator: &str, found: &StateSpec, version: u32, shape: &ShapeRef) -> R
     let (name, was, is) = (&found.name, &found.shape.text, &shape.text);
     if found.version != version {
         return Err(Error::refused(format!(
-            "state `{name}` of `{operator}` has version {} in the checkpoint and {version} in the program, and there is no migration: use version {} again, or give the state another name",
+            "state `{name}` of `{operator}` has version {} in the checkpoint and {version} in the program, and there is no migration: use version {} again, or give the operator another name to start it empty",
             found.version, found.version
         )));
     }
     if found.shape.fingerprint != shape.fingerprint {
         return Err(Error::refused(format!(
-            "state `{name}` of `{operator}` held `{was}` in the checkpoint and holds `{is}` in the program, under one version: restore the type, or give the state another name"
+            "state `{name}` of `{operator}` held `{was}` in the checkpoint and holds `{is}` in the program, under one version: restore the type, or give the operator another name to start it empty"
         )));
     }
     if found.codec != codec::BINCODE {
