@@ -7,8 +7,10 @@
 //! is to be done per record: dirty means that the stamp is the running epoch's.
 //!
 //! Once a table has been over its bound, a byte per slot counts how often a row was used since the hand of eviction
-//! last came by, up to three (GCLOCK). A row that was used once is not worth its place, or the many that come once
-//! would drive out the few that come again and again.
+//! last came by, up to seven, of which the hand takes one (GCLOCK). A row that was used once is not worth its place, or
+//! the many that come once would drive out the few that come again and again. (Simulated with keys drawn log-uniformly
+//! and room for a tenth of them: seven finds 71.6 % in the table and three 71.1, more than seven nothing more, taking
+//! all but one of the uses 70.2; the ten percent that come most would be 79.4.)
 //!
 //! A freeze advances the epoch and swaps two bitmaps per group, nothing that depends on the state. The rows of the
 //! frozen epoch are then copied out piece by piece; a row that is touched before its turn is given out first. Nothing
@@ -23,7 +25,7 @@ const BLOCK: usize = 32;
 /// Slots of an empty group.
 const SMALLEST: usize = 64;
 /// Uses are counted up to this.
-const USES: u8 = 3;
+const USES: u8 = 7;
 
 /// The epoch that last changed a row, plus one; 0 for rows as `base` has them.
 pub(crate) type Stamp = u32;
@@ -431,7 +433,7 @@ impl<K: Eq, S> RowTable<K, S> {
         let mut hand = self.hand;
         let removed = self.walk(&mut hand, budget, |group, slot, uses| match &slot.row {
             Some(_) if *uses > 1 => {
-                *uses = 1;
+                *uses -= 1;
                 Ok(false)
             }
             Some((k, s)) => leave(group, slot.stamp, k, s).map(|()| true),
