@@ -143,9 +143,40 @@ impl<K: Key, S: State> Keyed<K, S> {
     /// Reads those of the entries that were asked for which are not in memory together. Gives how many these are, and
     /// how many of them there were.
     pub(crate) fn fetch_entries(&mut self) -> Result<(usize, usize), Error> {
-        let Self { desk, missing, .. } = self;
-        missing.check()?;
-        let Missing { keys, hashes, known, .. } = missing;
+        self.missing.check()?;
+        self.forget_known();
+        if self.missing.keys.is_empty() {
+            return Ok((0, 0));
+        }
+        let Self { missing: Missing { keys, .. }, desk, storage, .. } = self;
+        let mut load = |index: usize, found: Option<(Epoch, &[u8])>| {
+            let Some((&[t0, t1, g0, g1], key)) = keys.get(index).split_first_chunk::<PREFIX>() else { return Ok(()) };
+            let (id, group) = (u16::from_be_bytes([t0, t1]), u16::from_be_bytes([g0, g1]));
+            let mut result = Ok(());
+            desk.visit_mut(&mut Each(|table: &mut dyn Table| {
+                if table.id() == id {
+                    result = table.load(group.into(), key, found);
+                }
+            }));
+            result
+        };
+        let mut found = vec![false; keys.len()];
+        storage.attempt(|backend| {
+            backend.get_many(keys, |index, epoch, row| {
+                found[index] = true;
+                load(index, Some((epoch, row)))
+            })
+        })?;
+        // also that there is nothing is worth to be remembered
+        for index in (0..found.len()).filter(|index| !found[*index]) {
+            load(index, None)?;
+        }
+        Ok((keys.len(), found.iter().filter(|found| **found).count()))
+    }
+
+    /// Of the entries that were asked for leaves those that are not in memory.
+    fn forget_known(&mut self) {
+        let Self { missing: Missing { keys, hashes, known, .. }, desk, .. } = self;
         known.clear();
         known.resize(keys.len(), false);
         desk.visit_mut(&mut Each(|table: &mut dyn Table| {
@@ -159,34 +190,6 @@ impl<K: Key, S: State> Keyed<K, S> {
             }
         }));
         keys.retain(|index| !known[index]);
-        if keys.is_empty() {
-            return Ok((0, 0));
-        }
-        let Missing { keys, .. } = &self.missing;
-        let desk = &mut self.desk;
-        let mut load = |index: usize, found: Option<(Epoch, &[u8])>| {
-            let Some((&[t0, t1, g0, g1], key)) = keys.get(index).split_first_chunk::<PREFIX>() else { return Ok(()) };
-            let (id, group) = (u16::from_be_bytes([t0, t1]), u16::from_be_bytes([g0, g1]));
-            let mut result = Ok(());
-            desk.visit_mut(&mut Each(|table: &mut dyn Table| {
-                if table.id() == id {
-                    result = table.load(group.into(), key, found);
-                }
-            }));
-            result
-        };
-        let mut found = vec![false; keys.len()];
-        self.storage.attempt(|backend| {
-            backend.get_many(keys, |index, epoch, row| {
-                found[index] = true;
-                load(index, Some((epoch, row)))
-            })
-        })?;
-        // also that there is nothing is worth to be remembered
-        for index in (0..found.len()).filter(|index| !found[*index]) {
-            load(index, None)?;
-        }
-        Ok((keys.len(), found.iter().filter(|found| **found).count()))
     }
 
     /// The epoch is over: what it changed is to be copied. Ends the copy before it, if that has not ended:
