@@ -42,7 +42,7 @@
 //! |---|---|---|
 //! | table | rows in use, typed | `table.rs`, `cache.rs` |
 //! | delta | the rows an epoch changed, one file per subtask and checkpoint | `delta.rs`, `writer.rs` |
-//! | spill | rows that were evicted before a fold had them | `spill.rs` |
+//! | spill | rows that were evicted before a fold had them | `spill.rs`, `held.rs`, `filter.rs` |
 //! | base | all rows as of a decided epoch, folded from deltas | `base.rs`, `fold.rs`, `sorter.rs` |
 //!
 //! Operators without keys have a list of items instead: `items.rs`.
@@ -63,8 +63,12 @@ mod disk;
 mod diskless;
 mod entries;
 #[cfg(feature = "rocksdb")]
+mod filter;
+#[cfg(feature = "rocksdb")]
 mod fold;
 mod handle;
+#[cfg(feature = "rocksdb")]
+mod held;
 pub(crate) mod items;
 pub(crate) mod keyed;
 mod list;
@@ -73,6 +77,8 @@ mod map;
 mod restore;
 #[cfg(feature = "rocksdb")]
 mod rocks;
+#[cfg(feature = "rocksdb")]
+mod room;
 mod row;
 #[cfg(feature = "rocksdb")]
 mod scan;

@@ -1,7 +1,8 @@
 //! One RocksDB instance, and the settings that all of a process share. What is kept in which instance is decided in
 //! `spill.rs`, `fold.rs` and `restore.rs`; nothing else names the `rocksdb` crate but `sorter.rs`.
 //!
-//! Memory: blocks, indexes, filters and memtables of all instances are charged to one cache of the budget's size.
+//! Memory: blocks, indexes, filters and memtables of all instances are charged to one cache, which has the budget but
+//! for a quarter, which is for rows of the spill (`held.rs`), and a thirty-second, which is for its filters.
 //! Beside it stand, per instance, about 0.3 MiB of RocksDB's own structures and up to 64 open files.
 //!
 //! There is no write-ahead log (what must survive is in deltas and base checkpoints), no statistics and no LOG file:
@@ -9,6 +10,7 @@
 
 use super::backend::Keys;
 use super::delta::damaged;
+use super::room::Room;
 use crate::{Error, ErrorKind};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
@@ -18,15 +20,21 @@ use rocksdb::{
 };
 use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Keys per call of RocksDB's multi-get. It works on 32 at a time; what is found stays pinned until the call is done.
 const MULTI_GET_KEYS: usize = 256;
+/// From so many bytes on a cache is large.
+const LARGE_CACHE: usize = 64 << 20;
 /// The only column family.
 const FAMILY: &str = "default";
 
 /// The settings of all instances, and what they share.
 pub(super) struct Tuning {
     pub(super) options: Options,
+    /// For rows of the spill in memory, and for its filters.
+    pub(super) held: Arc<Room>,
+    pub(super) filters: Arc<Room>,
     write: WriteOptions,
     ingest: IngestExternalFileOptions,
 }
@@ -40,7 +48,10 @@ impl Tuning {
         let mut env = Env::new().map_err(|e| Error::new(ErrorKind::Io, "cannot set up RocksDB").because(e))?;
         env.set_background_threads(2);
         env.set_high_priority_background_threads(1);
-        let cache = Cache::new_lru_cache(budget_bytes);
+        let (held, filters) = (budget_bytes / 4, budget_bytes / 32);
+        let budget_bytes = budget_bytes - held - filters;
+        let (held, filters) = (Room::new(held), Room::new(filters));
+        let cache = cache(budget_bytes);
         // A quarter may be memtables. Not stalled when it is more: the operator would wait, not the disk.
         let buffers = (budget_bytes / 4).max(1 << 20);
         let manager = WriteBufferManager::new_write_buffer_manager_with_cache(buffers, false, cache.clone());
@@ -56,7 +67,7 @@ impl Tuning {
         options.set_max_file_opening_threads(1);
         options.set_skip_stats_update_on_db_open(true);
         options.set_compression_type(DBCompressionType::Lz4);
-        options.set_block_based_table_factory(&blocks(&cache));
+        options.set_block_based_table_factory(&blocks(&cache, budget_bytes));
         options.set_manifest_preallocation_size(64 << 10);
         options.set_stats_dump_period_sec(0);
         options.set_stats_persist_period_sec(0);
@@ -67,7 +78,7 @@ impl Tuning {
         write.disable_wal(true);
         let mut ingest = IngestExternalFileOptions::default();
         ingest.set_move_files(true);
-        Ok(Self { options, write, ingest })
+        Ok(Self { options, held, filters, write, ingest })
     }
 
     fn families(&self) -> [ColumnFamilyDescriptor; 1] {
@@ -75,7 +86,13 @@ impl Tuning {
     }
 }
 
-fn blocks(cache: &Cache) -> BlockBasedOptions {
+/// A cache whose look-ups take no lock and write no list: a fifth more records where most of the state is in it. Made for
+/// large ones; small ones do better with exact order.
+fn cache(bytes: usize) -> Cache {
+    if bytes >= LARGE_CACHE { Cache::new_hyper_clock_cache(bytes, 0) } else { Cache::new_lru_cache(bytes) }
+}
+
+fn blocks(cache: &Cache, cache_bytes: usize) -> BlockBasedOptions {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_bloom_filter(10.0, false);
@@ -83,6 +100,8 @@ fn blocks(cache: &Cache) -> BlockBasedOptions {
     // read those of a whole file again for nearly every key.
     blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
     blocks.set_partition_filters(true);
+    // In pieces as large as the cache can bear: each look-up searches among them first, and in the cache then.
+    blocks.set_metadata_block_size((cache_bytes / 2048).clamp(4 << 10, 128 << 10));
     blocks.set_pin_top_level_index_and_filter(true);
     blocks.set_cache_index_and_filter_blocks(true);
     blocks.set_cache_index_and_filter_blocks_with_high_priority(true);

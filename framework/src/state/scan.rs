@@ -2,6 +2,8 @@
 //! first, then base. Which those are, and why that order is right, is in `spill.rs`; what is in memory is laid over it
 //! in `entries.rs`.
 
+use super::filter;
+use super::held::{Held, Ordered};
 use super::rocks::{Rocks, failed};
 use super::sorted::Sorted;
 use super::spill::split_value;
@@ -12,7 +14,8 @@ use std::path::Path;
 /// The rows of one place, from a key on.
 pub(super) enum Run<'a> {
     Disk(DBRawIterator<'a>, &'a Path),
-    Memory(&'a Sorted, usize),
+    Held(Ordered<'a>),
+    Few(&'a Sorted, usize),
 }
 
 impl<'a> Run<'a> {
@@ -23,29 +26,36 @@ impl<'a> Run<'a> {
         Self::Disk(rows, rocks.path())
     }
 
-    /// Of sorted rows; these end where `merge` is told to.
-    pub(super) fn of_memory(rows: &'a Sorted, from: &[u8]) -> Self {
-        Self::Memory(rows, rows.first_from(from))
+    /// Of rows in memory that are in order; these, and those below, end where `merge` is told to.
+    pub(super) fn of_held(rows: &'a Held, from: &[u8]) -> Self {
+        Self::Held(rows.from(from, filter::hash))
+    }
+
+    /// Of sorted rows.
+    pub(super) fn of_few(rows: &'a Sorted, from: &[u8]) -> Self {
+        Self::Few(rows, rows.first_from(from))
     }
 
     fn item(&self) -> Option<(&[u8], &[u8])> {
         match self {
             Self::Disk(rows, _) => rows.item(),
-            Self::Memory(rows, at) => rows.at(*at),
+            Self::Held(rows) => rows.item(),
+            Self::Few(rows, at) => rows.at(*at),
         }
     }
 
     fn advance(&mut self) {
         match self {
             Self::Disk(rows, _) => rows.next(),
-            Self::Memory(_, at) => *at += 1,
+            Self::Held(rows) => rows.advance(),
+            Self::Few(_, at) => *at += 1,
         }
     }
 
     fn check(&self) -> Result<(), Error> {
         match self {
             Self::Disk(rows, path) => rows.status().map_err(|e| failed(e, "read", path)),
-            Self::Memory(..) => Ok(()),
+            Self::Held(_) | Self::Few(..) => Ok(()),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Spill: the rows that left the table before a fold had brought them to base. What is evicted, and when, is decided by
 //! the operator; folds are in `fold.rs`.
 //!
-//! A generation is an instance of RocksDB of its own, made when the first row comes and removed, directory and all,
-//! when a fold has caught up with its newest row: so nothing is ever deleted from it, base checkpoints hold none of it,
-//! and an operator whose rows fit the table has none. What a restore loads from deltas is a generation, too. A value is
-//! `[epoch u64 BE][row]`, the epoch being the one that last changed the row; no row bytes say that the row is gone.
-//! Nothing in here survives the attempt.
+//! A generation is made when the first row comes and removed when a fold has caught up with its newest row: so nothing
+//! is ever deleted from it, base checkpoints hold none of it, and an operator whose rows fit the table has none. Its
+//! rows stay in memory as long as there is room (`held.rs`); those that come then go to an instance of RocksDB of its
+//! own, removed directory and all, before which a filter stands (`filter.rs`). What a restore loads from deltas is a
+//! generation, too. A value is `[epoch u64 BE][row]`, the epoch being the one that last changed the row; no row bytes
+//! say that the row is gone. Nothing in here survives the attempt.
 //!
 //! # Why reads need no lock against folds
 //!
@@ -32,6 +33,8 @@
 //! fold at the latest: two or three are there at a time.
 
 use super::backend::Keys;
+use super::filter::{self, Filter};
+use super::held::Held;
 use super::rocks::{Rocks, Tuning};
 use super::scan::{self, Run};
 use super::sorted::Sorted;
@@ -40,6 +43,9 @@ use crate::{Epoch, Error};
 use rocksdb::WriteBatch;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+
+/// Rows are written to an instance together, at the latest when they have this many bytes.
+const BATCH_BYTES: usize = 256 << 10;
 
 /// The generations of one subtask. Written and read by its worker, begun and removed by the thread that folds; the lock
 /// is contended only when those meet, a few microseconds per fold.
@@ -51,10 +57,12 @@ pub(super) struct Spill {
 
 #[derive(Default)]
 struct Live {
-    /// How many generations there have been.
+    /// How many instances there have been.
     begun: u64,
     /// Oldest first.
     generations: Vec<Generation>,
+    /// Ranges have been read.
+    ordered: bool,
 }
 
 struct Generation {
@@ -65,34 +73,78 @@ struct Generation {
 
 /// Where the rows of a generation are.
 enum Rows {
-    Disk(Rocks),
-    /// A few restored ones, for an instance takes some fsyncs to make. Nothing is added to them.
-    Memory(Sorted),
+    /// Evicted ones.
+    Written(Written),
+    /// What a restore has loaded. Nothing is added to it.
+    Loaded(Rocks),
+    /// The same if it is little, for an instance takes some fsyncs to make.
+    Few(Sorted),
 }
 
-impl Rows {
+/// Evicted rows. Of a row that is in both places the newer one is in memory.
+struct Written {
+    held: Held,
+    disk: Option<Disk>,
+}
+
+/// Those for which there was no room.
+struct Disk {
+    rocks: Rocks,
+    filter: Filter,
+    /// Not written yet.
+    batch: WriteBatch,
+    value: Vec<u8>,
+}
+
+impl Disk {
+    fn put(&mut self, tuning: &Tuning, hash: u64, key: &[u8], epoch: Epoch, row: &[u8]) -> Result<(), Error> {
+        self.filter.add(hash);
+        self.value.clear();
+        self.value.extend(head(epoch));
+        self.value.extend(row);
+        self.batch.put(key, &self.value);
+        if self.batch.size_in_bytes() >= BATCH_BYTES { self.flush(tuning) } else { Ok(()) }
+    }
+
+    /// Before anything is read.
+    fn flush(&mut self, tuning: &Tuning) -> Result<(), Error> {
+        if self.batch.is_empty() { Ok(()) } else { self.rocks.write(tuning, std::mem::take(&mut self.batch)) }
+    }
+}
+
+impl Generation {
+    /// Looks up keys as [`Rocks::get_many`] does; `hashes` are those of all keys.
     fn get_many(
-        &self,
-        keys: &Keys,
-        wanted: &mut Vec<usize>,
+        &mut self,
+        tuning: &Tuning,
+        (keys, hashes): (&Keys, &[u64]),
+        wanted: &[usize],
         mut hit: impl FnMut(usize, &[u8]) -> Result<bool, Error>,
     ) -> Result<(), Error> {
-        let rows = match self {
-            Self::Disk(rocks) => return rocks.get_many(keys, wanted, hit),
-            Self::Memory(rows) => rows,
-        };
-        let mut result = Ok(());
-        wanted.retain(|index| match rows.get(keys.get(*index)) {
-            Some(value) if result.is_ok() => {
-                let answered = hit(*index, value);
-                !answered.unwrap_or_else(|error| {
-                    result = Err(error);
-                    false
-                })
+        let Written { held, disk } = match &mut self.rows {
+            Rows::Loaded(rocks) => return rocks.get_many(keys, &mut wanted.to_vec(), hit),
+            Rows::Few(rows) => {
+                let mut found = wanted.iter().filter_map(|index| Some((*index, rows.get(keys.get(*index))?)));
+                return found.try_for_each(|(index, value)| hit(index, value).map(drop));
             }
-            _ => true,
-        });
-        result
+            Rows::Written(written) => written,
+        };
+        let mut asked = Vec::new();
+        for index in wanted {
+            let (key, hash) = (keys.get(*index), hashes[*index]);
+            match held.get(hash, key) {
+                Some(value) => _ = hit(*index, value)?,
+                None if disk.as_ref().is_some_and(|disk| disk.filter.may_have(hash)) => asked.push(*index),
+                None => {}
+            }
+        }
+        match disk {
+            Some(disk) if !asked.is_empty() => {
+                disk.flush(tuning)?;
+                disk.rocks.get_many(keys, &mut asked, hit)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -107,41 +159,56 @@ pub(super) fn split_value(value: &[u8]) -> Option<(Epoch, &[u8])> {
 }
 
 impl Spill {
-    /// Without generations; they will be below `directory`.
+    /// Without generations; their instances will be below `directory`.
     pub(super) fn new(tuning: Arc<Tuning>, directory: &Path) -> Self {
         Self { tuning, directory: directory.into(), live: Mutex::default() }
     }
 
-    fn path(&self, number: u64) -> PathBuf {
-        self.directory.join(format!("spill-{number}"))
+    fn open(&self, number: u64) -> Result<Rocks, Error> {
+        Rocks::open(&self.tuning, &self.directory.join(format!("spill-{number}")))
     }
 
-    fn open(&self, number: u64) -> Result<Generation, Error> {
-        let rocks = Rocks::open(&self.tuning, &self.path(number))?;
-        Ok(Generation { rows: Rows::Disk(rocks), newest: 0 })
+    fn disk(&self, number: u64) -> Result<Disk, Error> {
+        let (filter, rocks) = (Filter::new(&self.tuning.filters), self.open(number)?);
+        Ok(Disk { rocks, filter, batch: WriteBatch::default(), value: Vec::new() })
     }
 
-    /// Applies `batch`, whose newest epoch is `newest`, to the newest generation.
+    /// A generation without rows.
+    fn generation(&self, ordered: bool, disk: Option<Disk>) -> Generation {
+        let held = Held::new(&self.tuning.held, ordered);
+        Generation { rows: Rows::Written(Written { held, disk }), newest: 0 }
+    }
+
+    /// Keeps a row as `epoch` left it; no bytes say that it is gone.
     ///
     /// # Errors
     /// When the disk fails.
-    pub(super) fn write(&self, batch: WriteBatch, newest: Epoch) -> Result<(), Error> {
+    pub(super) fn put(&self, epoch: Epoch, key: &[u8], row: &[u8]) -> Result<(), Error> {
         let mut live = lock(&self.live);
-        if !matches!(live.generations.last(), Some(Generation { rows: Rows::Disk(_), .. })) {
-            let generation = self.open(live.begun)?;
-            live.begun += 1;
-            live.generations.push(generation);
+        let Live { begun, generations, ordered } = &mut *live;
+        if !matches!(generations.last(), Some(Generation { rows: Rows::Written(_), .. })) {
+            generations.push(self.generation(*ordered, None));
         }
-        if let Some(Generation { rows: Rows::Disk(rocks), newest: until }) = live.generations.last_mut() {
-            *until = newest.max(*until);
-            rocks.write(&self.tuning, batch)?;
+        if let Some(Generation { rows: Rows::Written(Written { held, disk }), newest }) = generations.last_mut() {
+            *newest = epoch.max(*newest);
+            let hash = filter::hash(key);
+            if held.put(hash, key, &head(epoch), row) {
+                return Ok(());
+            }
+            if disk.is_none() {
+                *disk = Some(self.disk(*begun)?);
+                *begun += 1;
+            }
+            if let Some(disk) = disk {
+                disk.put(&self.tuning, hash, key, epoch, row)?;
+            }
         }
         Ok(())
     }
 
-    /// Makes a generation of restored rows, whose newest epoch is `newest`. They stay in memory.
+    /// Makes a generation of a few restored rows, whose newest epoch is `newest`. They stay in memory.
     pub(super) fn keep(&self, newest: Epoch, rows: Sorted) {
-        lock(&self.live).generations.push(Generation { rows: Rows::Memory(rows), newest });
+        lock(&self.live).generations.push(Generation { rows: Rows::Few(rows), newest });
     }
 
     /// Makes a generation of what `fill` puts into an instance, whose newest epoch is `newest`.
@@ -154,10 +221,10 @@ impl Spill {
         fill: impl FnOnce(&Tuning, &Rocks) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut live = lock(&self.live);
-        let rocks = Rocks::open(&self.tuning, &self.path(live.begun))?;
+        let rocks = self.open(live.begun)?;
         fill(&self.tuning, &rocks)?;
         live.begun += 1;
-        live.generations.push(Generation { rows: Rows::Disk(rocks), newest });
+        live.generations.push(Generation { rows: Rows::Loaded(rocks), newest });
         Ok(())
     }
 
@@ -168,15 +235,18 @@ impl Spill {
     pub(super) fn begin(&self) -> Result<(), Error> {
         let number = {
             let mut live = lock(&self.live);
-            match live.generations.last() {
-                Some(Generation { rows: Rows::Disk(_), newest: 1.. }) => live.begun += 1,
-                _ => return Ok(()),
-            }
-            live.begun - 1
+            let Some(Generation { rows: Rows::Written(written), newest: 1.. }) = live.generations.last() else {
+                return Ok(());
+            };
+            let overflows = written.disk.as_ref().is_some_and(|disk| !disk.filter.is_empty());
+            live.begun += u64::from(overflows);
+            overflows.then(|| live.begun - 1)
         };
-        // Takes milliseconds, in which the worker goes on.
-        let generation = self.open(number)?;
-        lock(&self.live).generations.push(generation);
+        // The next one will overflow, too. Takes milliseconds, in which the worker goes on.
+        let disk = number.map(|number| self.disk(number)).transpose()?;
+        let mut live = lock(&self.live);
+        let generation = self.generation(live.ordered, disk);
+        live.generations.push(generation);
         Ok(())
     }
 
@@ -184,20 +254,22 @@ impl Spill {
     pub(super) fn drop_until(&self, folded: Epoch) {
         let dead: Vec<Generation> = {
             let mut live = lock(&self.live);
-            let current = live.generations.pop_if(|g| matches!(g.rows, Rows::Disk(_)));
+            let current = live.generations.pop_if(|g| matches!(g.rows, Rows::Written(_)));
             let dead = live.generations.extract_if(.., |g| g.newest <= folded).collect();
             live.generations.extend(current);
             dead
         };
         for generation in dead {
-            if let Rows::Disk(rocks) = generation.rows {
-                rocks.destroy();
+            match generation.rows {
+                Rows::Loaded(rocks) | Rows::Written(Written { disk: Some(Disk { rocks, .. }), .. }) => rocks.destroy(),
+                Rows::Written(_) | Rows::Few(_) => {}
             }
         }
     }
 
-    /// Looks up keys as [`Rocks::get_many`] does, newest generation first. Entries of epochs `<= folded` do not count.
-    /// `found` is given the index of a key, the epoch and the row; the row is empty if it is gone.
+    /// Looks up the keys at the indexes `wanted`, newest generation first, and leaves there those that are in none.
+    /// Entries of epochs `<= folded` do not count. `found` is given the index of a key, the epoch and the row; the row
+    /// is empty if it is gone.
     ///
     /// # Errors
     /// When the disk fails; what `found` returns.
@@ -208,15 +280,22 @@ impl Spill {
         folded: Epoch,
         mut found: impl FnMut(usize, Epoch, &[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let live = lock(&self.live);
-        for generation in live.generations.iter().rev() {
-            if wanted.is_empty() || generation.newest <= folded {
-                continue;
-            }
-            generation.rows.get_many(keys, wanted, |index, value| match split_value(value) {
-                Some((epoch, row)) if epoch > folded => found(index, epoch, row).map(|()| true),
+        let mut live = lock(&self.live);
+        let mut newer = live.generations.iter_mut().rev().filter(|g| g.newest > folded).peekable();
+        if newer.peek().is_none() {
+            return Ok(());
+        }
+        let hashes: Vec<u64> = (0..keys.len()).map(|index| filter::hash(keys.get(index))).collect();
+        let mut answered = vec![false; keys.len()];
+        for generation in newer {
+            generation.get_many(&self.tuning, (keys, &hashes), wanted, |index, value| match split_value(value) {
+                Some((epoch, row)) if epoch > folded => {
+                    answered[index] = true;
+                    found(index, epoch, row).map(|()| true)
+                }
                 _ => Ok(false),
             })?;
+            wanted.retain(|index| !answered[*index]);
         }
         Ok(())
     }
@@ -232,13 +311,26 @@ impl Spill {
         base: impl FnOnce() -> Option<Run<'a>>,
         each: impl FnMut(&[u8], Epoch, &[u8]) -> Result<bool, Error>,
     ) -> Result<(), Error> {
-        let live = lock(&self.live);
-        let newest_first = live.generations.iter().rev().filter(|g| g.newest > folded);
-        let spilled = newest_first.map(|g| match &g.rows {
-            Rows::Disk(rocks) => Run::of_disk(rocks, from, to),
-            Rows::Memory(rows) => Run::of_memory(rows, from),
-        });
-        scan::merge(spilled.collect(), base(), (folded, to), each)
+        let mut live = lock(&self.live);
+        live.ordered = true;
+        for generation in &mut live.generations {
+            if let Rows::Written(Written { held, disk }) = &mut generation.rows {
+                held.put_in_order();
+                disk.as_mut().map_or(Ok(()), |disk| disk.flush(&self.tuning))?;
+            }
+        }
+        let mut spilled = Vec::new();
+        for generation in live.generations.iter().rev().filter(|g| g.newest > folded) {
+            match &generation.rows {
+                Rows::Written(Written { held, disk }) => {
+                    spilled.push(Run::of_held(held, from));
+                    spilled.extend(disk.as_ref().map(|disk| Run::of_disk(&disk.rocks, from, to)));
+                }
+                Rows::Loaded(rocks) => spilled.push(Run::of_disk(rocks, from, to)),
+                Rows::Few(rows) => spilled.push(Run::of_few(rows, from)),
+            }
+        }
+        scan::merge(spilled, base(), (folded, to), each)
     }
 
     /// How many generations there are.
