@@ -17,8 +17,12 @@ pub(crate) const STATE: u64 = KEYS * ENTRIES;
 /// How much memory both have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Memory {
-    /// Such that the tables of the job have room for a tenth of the entries, at about 160 bytes each with the room to
-    /// grow: half of the memory that sinks may not hold back. RocksDB's cache has room for all of them then.
+    /// So much that RocksDB's cache has room for all entries, of the job as of the other; the table of the job has room
+    /// for a tenth of them.
+    Ample,
+    /// So little that the table of the job has room for a tenth of the entries, at about 160 bytes each with the room
+    /// to grow: half of the memory that sinks may not hold back. RocksDB's cache has room for half of them beside it,
+    /// and for all of them in the other.
     Tenth,
     /// A tenth of what the entries take as bytes: keys of 8 and 4 bytes, a count, and what stands around them. Of them
     /// the tables have room for one in four hundred.
@@ -28,6 +32,7 @@ pub(crate) enum Memory {
 impl Memory {
     fn bytes(self) -> u64 {
         match self {
+            Self::Ample => 1 << 30,
             Self::Tenth => STATE / 10 * 160 * 2 + (64 << 20),
             Self::Tight => STATE * 24 / 10,
         }
@@ -86,7 +91,10 @@ pub(crate) fn of_job(n: u64, memory: Memory) -> Figure {
         counts.sink("meter", sink.clone());
         Ok(())
     });
-    let job = job.checkpoint_interval(Duration::from_secs(1)).memory(memory.bytes());
+    let mut job = job.checkpoint_interval(Duration::from_secs(1)).memory(memory.bytes());
+    if let Memory::Ample = memory {
+        job = job.cache_rows(STATE as usize / 10);
+    }
     std::thread::scope(|scope| {
         let running = scope.spawn(|| job.run());
         let reach = |records| {
@@ -104,7 +112,7 @@ pub(crate) fn of_job(n: u64, memory: Memory) -> Figure {
     })
 }
 
-/// The same on one thread, with the options that millstream uses.
+/// The same on one thread, with RocksDB's defaults but for compression, a Bloom filter and memory.
 pub(crate) fn of_rocksdb(n: u64, memory: Memory) -> Figure {
     let directory = tempfile::tempdir().expect("a directory");
     let db = open(directory.path(), memory.bytes() as usize).expect("RocksDB opens");
