@@ -213,7 +213,8 @@ mod tests {
                     found.push((key.to_vec(), value.to_vec()));
                     all.advance();
                 }
-                prop_assert_eq!(found, map.range(from.to_vec()..).map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>());
+                let expect = map.range(from.to_vec()..).map(|(k, v)| (k.clone(), v.clone()));
+                prop_assert_eq!(found, expect.collect::<Vec<_>>());
             }
             drop(held);
             prop_assert_eq!(room.left(), (pieces * PIECE_TAKES + 1000) as isize);

@@ -86,7 +86,7 @@ impl Tuning {
     }
 }
 
-/// A cache whose look-ups take no lock and write no list: a fifth more records where most of the state is in it. Made for
+/// A cache whose look-ups take no lock and write no list: a fifth more records where most of the state is in it. For
 /// large ones; small ones do better with exact order.
 fn cache(bytes: usize) -> Cache {
     if bytes >= LARGE_CACHE { Cache::new_hyper_clock_cache(bytes, 0) } else { Cache::new_lru_cache(bytes) }
