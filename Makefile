@@ -3,6 +3,7 @@
 # MILLSTREAM_TARGET_DIR  where cargo builds; outside the checkout, so that every clone shares compiled dependencies
 # MILLSTREAM_TOOLS_DIR   where `make setup-deny` puts cargo-deny
 # MILLSTREAM_NO_INSTALL  set: setup says what is missing and installs nothing
+# MILLSTREAM_KAFKA_DIR   where `make kafka-up` keeps its broker
 # CARGO_FLAGS            passed to every cargo command that resolves dependencies, such as --locked
 
 SHELL := /bin/bash
@@ -22,14 +23,15 @@ CARGO = $(ENV) cargo
 # The compile-error goldens build without RocksDB, so they are tested apart from the rest.
 UI := $(if $(wildcard tests/ui/Cargo.toml),millstream-ui)
 WORKSPACE := --workspace $(if $(UI),--exclude $(UI)) $(CARGO_FLAGS)
+KAFKA_DIR := $(or $(MILLSTREAM_KAFKA_DIR),$(or $(TMPDIR),/tmp)/millstream-kafka-$(shell id -u))
 
-.PHONY: help setup setup-lint setup-deny env demo test unit bench bench-compile soak lint lint-fmt lint-clippy lint-deny doc audit
+.PHONY: help setup setup-lint setup-deny env demo kafka-up kafka-down test unit bench bench-compile soak lint lint-fmt lint-clippy lint-deny doc audit
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-setup: ## install what a build needs (Debian, Ubuntu) or say what is missing
-	@scripts/setup.sh build
+setup: ## install what a build and its tests need (Debian, Ubuntu) or say what is missing
+	@scripts/setup.sh build kafka
 
 setup-lint:
 	@scripts/setup.sh build lint
@@ -42,6 +44,12 @@ env: ## print the environment of these targets, for eval "$(make -s env)"
 
 demo: setup ## count the words of examples/data, kill it three times on the way, compare
 	@$(ENV) CARGO_FLAGS="$(CARGO_FLAGS)" scripts/demo.sh
+
+kafka-up: setup ## start an Apache Kafka and print how to use it; tests start their own without it
+	@address=$$(scripts/kafka.sh start "$(KAFKA_DIR)") && echo "export MILLSTREAM_KAFKA_BOOTSTRAP=$$address"
+
+kafka-down: ## stop it and remove all it keeps
+	@scripts/kafka.sh stop "$(KAFKA_DIR)" && rm -rf "$(KAFKA_DIR)"
 
 test: setup ## all tests: unit, integration and crash tests, compile errors, doctests
 	$(CARGO) build $(WORKSPACE) --examples

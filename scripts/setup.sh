@@ -2,8 +2,9 @@
 # Makes this machine ready to build millstream: installs what is missing on Debian and Ubuntu, says what to do elsewhere.
 # Idempotent, and quick when nothing is missing. Installs nothing into the checkout.
 #
-#   scripts/setup.sh [build] [lint] [deny]
+#   scripts/setup.sh [build] [kafka] [lint] [deny]
 #     build  cargo, a C++20 compiler, libclang (bindgen reads RocksDB's header with it), ccache
+#     kafka  Java 17 and Maven, from which scripts/kafka.sh makes the broker of the tests
 #     lint   rustfmt and clippy
 #     deny   cargo-deny
 #
@@ -17,6 +18,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 TOOLS="${MILLSTREAM_TOOLS_DIR:-$HOME/.cache/millstream-tools}"
 DENY_VERSION=0.20.2     # what is installed when there is none
 DENY_VERSION_MIN=0.18.0 # what understands our deny.toml
+JAVA_MIN=17             # what Apache Kafka 4 runs on
 PATH="$TOOLS/bin:$PATH:$HOME/.cargo/bin"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -99,6 +101,45 @@ setup_build() {
     [ -z "$wished" ] || say "no ccache: works without, but RocksDB's C++ is compiled anew for every profile and clone"
 }
 
+has_java() {
+    local version
+    have java || return 1
+    version=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1)
+    [ "${version:-0}" -ge "$JAVA_MIN" ]
+}
+
+# Debian's packages for what is missing; of Java the newest that this release has, for not all have 17.
+find_missing_for_kafka() {
+    local version
+    needed=''
+    if ! has_java; then
+        needed=" openjdk-$JAVA_MIN-jre-headless"
+        for version in 17 21 25; do
+            apt-cache show "openjdk-$version-jre-headless" >/dev/null 2>&1 && needed=" openjdk-$version-jre-headless"
+        done
+    fi
+    have mvn || needed+=' maven'
+}
+
+setup_kafka() {
+    # Docker has its own Java, and a broker elsewhere needs none: but those tests that kill brokers start theirs here.
+    find_missing_for_kafka
+    [ -n "$needed" ] || return 0
+    if [ -z "${MILLSTREAM_NO_INSTALL:-}" ] && have apt-get && { [ "$(id -u)" -eq 0 ] || have sudo; }; then
+        # shellcheck disable=SC2086
+        apt_install $needed || say "apt-get did not succeed"
+        find_missing_for_kafka
+    fi
+    [ -n "$needed" ] || return 0
+    say "missing for the broker of the tests:$needed (these are Debian's names)"
+    say "  Debian, Ubuntu  sudo apt-get install openjdk-17-jre-headless maven"
+    say "  Fedora          sudo dnf install java-21-openjdk-headless maven"
+    say "  Arch            sudo pacman -S jre21-openjdk-headless maven"
+    say "  openSUSE        sudo zypper install java-21-openjdk-headless maven"
+    say "  macOS           brew install openjdk@21 maven"
+    exit 1
+}
+
 setup_lint() {
     local component
     for component in rustfmt clippy; do
@@ -129,7 +170,7 @@ setup_deny() {
 [ $# -gt 0 ] || set -- build
 for part in "$@"; do
     case $part in
-        build | lint | deny) "setup_$part" ;;
-        *) die "'$part' is none of build, lint, deny" ;;
+        build | kafka | lint | deny) "setup_$part" ;;
+        *) die "'$part' is none of build, kafka, lint, deny" ;;
     esac
 done
