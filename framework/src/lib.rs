@@ -19,7 +19,7 @@ pub mod operator;
 mod record;
 mod secret;
 mod shape;
-mod spawn;
+pub mod spawn;
 pub mod state;
 mod subtask;
 mod time;

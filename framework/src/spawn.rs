@@ -4,12 +4,13 @@
 use crate::{Error, ErrorKind};
 use std::thread::JoinHandle;
 
-/// Starts a named thread.
+/// Starts a named thread; connectors whose client blocks have one of their own, too. It is joined by who started it,
+/// at the latest when the reader or writer that needs it is dropped.
 ///
 /// # Errors
 /// When the system has no thread left to give.
 #[allow(clippy::disallowed_methods, reason = "this is the seam")]
-pub(crate) fn thread<T: Send + 'static>(
+pub fn thread<T: Send + 'static>(
     name: impl Into<String>,
     run: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, Error> {

@@ -1,7 +1,7 @@
 //! What the unit tests of this crate share. Pipelines are tested in the workspace's `tests/`.
 
 use millstream_framework::{
-    Attempt, Error, ErrorKind, Polled, SinkContext, SourceContext, SourceReader, SplitBatch, Traffic,
+    Attempt, Error, ErrorKind, Polled, SinkContext, SourceContext, SourceReader, SplitBatch, Traffic, Trouble,
 };
 
 /// Runs a future on a runtime like that of a worker.
@@ -18,6 +18,8 @@ pub(crate) fn source_context() -> SourceContext {
         parallelism: 1,
         attempt: Attempt::draw(),
         traffic: Traffic::default(),
+        trouble: Trouble::default(),
+        ahead_bytes: 1 << 20,
     }
 }
 

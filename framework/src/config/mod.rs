@@ -98,12 +98,13 @@ impl Settings {
         self.parallelism.unwrap_or_else(|| self.workers()).max(1)
     }
 
-    /// How the memory is shared out.
-    pub(crate) fn budget(&self) -> Budget {
+    /// How the memory is shared out, where some source reads ahead or none does.
+    pub(crate) fn budget(&self, reads_ahead: bool) -> Budget {
         let all = usize::try_from(self.memory).unwrap_or(usize::MAX);
         let held = (all / 4).min(64 << 20);
-        let rest = all - held;
-        Budget { rows: rest / 2, storage: rest - rest / 2, held }
+        let ahead = if reads_ahead { (all / 8).min(64 << 20) } else { 0 };
+        let rest = all - held - ahead;
+        Budget { rows: rest / 2, storage: rest - rest / 2, held, ahead }
     }
 }
 
@@ -116,6 +117,8 @@ pub(crate) struct Budget {
     pub(crate) storage: usize,
     /// What sinks hold back, all together.
     pub(crate) held: usize,
+    /// What sources read ahead, all together.
+    pub(crate) ahead: usize,
 }
 
 /// What happens when an attempt fails: the job recovers in place from its last checkpoint, after a pause that doubles
@@ -166,8 +169,10 @@ mod tests {
     #[test]
     fn the_budget_is_shared_out_whole() {
         let settings = Settings { memory: 256 << 20, ..Settings::new("job") };
-        let Budget { rows, storage, held } = settings.budget();
-        assert_eq!(rows + storage + held, 256 << 20);
-        assert_eq!(held, 64 << 20);
+        for (reads_ahead, share) in [(false, 0), (true, 32 << 20)] {
+            let Budget { rows, storage, held, ahead } = settings.budget(reads_ahead);
+            assert_eq!(rows + storage + held + ahead, 256 << 20);
+            assert_eq!((held, ahead), (64 << 20, share));
+        }
     }
 }

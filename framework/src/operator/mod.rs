@@ -24,6 +24,7 @@
 
 mod branch;
 mod decision;
+mod lag;
 mod process;
 mod sink;
 mod skipped;
@@ -31,6 +32,7 @@ mod source;
 mod split;
 mod step;
 mod traffic;
+mod trouble;
 mod unkeyed;
 mod watermarks;
 
@@ -38,6 +40,7 @@ mod watermarks;
 pub use crate::record::AnyBatch;
 pub use branch::{As, Deal, Either, Is};
 pub use decision::{Decided, DecisionLog, Digest, Instance, Progress};
+pub use lag::Lag;
 pub(crate) use process::Moment;
 pub use process::{Context, Process};
 pub use sink::{Sink, SinkContext, SinkWriter, Visible};
@@ -48,5 +51,6 @@ pub use step::{
     Boxed, Chain, Collect, Filter, FilterMap, FlatMap, FlatMapInto, Inspect, Map, OrFail, OrSkip, Step, Then, TryMap,
 };
 pub use traffic::Traffic;
+pub use trouble::Trouble;
 pub use unkeyed::{Operator, Output};
 pub use watermarks::Watermarks;

@@ -7,7 +7,7 @@
 //!
 //! If waiting for data and taking it are one call in your client, write a [`SplitSource`](crate::SplitSource) instead.
 
-use crate::operator::Traffic;
+use crate::operator::{Traffic, Trouble};
 use crate::{Attempt, Batch, BoxError, Data, Timestamp};
 use std::fmt;
 
@@ -45,6 +45,11 @@ pub trait Source: Send + Sync + 'static {
     fn has_event_time(&self) -> bool {
         false
     }
+
+    /// Whether its readers read ahead into memory; then [`SourceContext::ahead_bytes`] is their share of the job's.
+    fn reads_ahead(&self) -> bool {
+        false
+    }
 }
 
 /// Reads all the splits of one subtask.
@@ -74,6 +79,13 @@ pub trait SourceReader: 'static {
     /// # Errors
     /// Ends the attempt. A record that cannot be decoded is an error that says where.
     fn poll(&mut self, out: &mut SplitBatch<Self::Record, Self::Split>) -> Result<Polled, BoxError>;
+
+    /// Splits that have come into being since the splits were listed, and that this reader is to read; each once. Asked
+    /// for after each `poll`, then assigned as those of the start are, without an offset. A checkpoint that is restored
+    /// may not know them yet: then they have to be listed. A reader without splits is over, and is asked no more.
+    fn found(&mut self) -> Vec<Self::Split> {
+        Vec::new()
+    }
 
     /// The offset of the next record that `poll` will hand out of this split. Asked for at each barrier, of every split
     /// that was assigned, those that have been read to their end included.
@@ -111,6 +123,10 @@ pub struct SourceContext {
     pub attempt: Attempt,
     /// Where the reader counts the bytes it takes in, if it knows them.
     pub traffic: Traffic,
+    /// Where the reader says what holds it up.
+    pub trouble: Trouble,
+    /// How many bytes this reader may have read ahead; nothing unless the source says [`Source::reads_ahead`].
+    pub ahead_bytes: usize,
 }
 
 /// What a poll found.
@@ -135,6 +151,8 @@ pub struct SplitBatch<R, S> {
     pub(crate) room: usize,
     /// Splits that are read to their end, and whether nothing will follow.
     pub(crate) ends: Vec<(S, bool)>,
+    /// Whether an offset moved without a record.
+    pub(crate) moved: bool,
 }
 
 impl<R, S: Clone> Default for SplitBatch<R, S> {
@@ -147,7 +165,7 @@ impl<R, S: Clone> SplitBatch<R, S> {
     /// An empty batch; connectors need one in their tests only.
     #[must_use]
     pub fn new() -> Self {
-        Self { records: Batch::new(), split: None, room: crate::record::BATCH, ends: Vec::new() }
+        Self { records: Batch::new(), split: None, room: crate::record::BATCH, ends: Vec::new(), moved: false }
     }
 
     /// Says which split the records of this batch are of; call it once per poll that hands out records.
@@ -166,6 +184,12 @@ impl<R, S: Clone> SplitBatch<R, S> {
     /// of all.
     pub fn finished(&mut self, split: &S) {
         self.ends.push((split.clone(), true));
+    }
+
+    /// Says that the offset of a split has passed something that is no record, such as the mark of an aborted
+    /// transaction, so that a checkpoint keeps it though there may be no record to keep.
+    pub fn moved(&mut self) {
+        self.moved = true;
     }
 
     /// How many more records this batch takes. More are not lost, but make batches that are too large for the cache.

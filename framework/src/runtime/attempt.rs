@@ -5,12 +5,13 @@ use super::control::{Asked, Control};
 use super::metrics::Meters;
 use super::recovery::{self, Recovered};
 use super::status::Phase;
-use super::wiring::{Common, Switchboard, wire};
+use super::wiring::{Common, Switchboard, reads_ahead, wire};
 use super::worker::{self, Shared};
 use crate::checkpoints::{
     Command, Coordinator, DecisionMode, DirectoryLog, Event, Head, Manifest, Part, Participant, Restore, Settings,
     SplitSnapshot, Store, collect,
 };
+use crate::config::Budget;
 use crate::operator::{Decided, DecisionLog, Digest, Instance, Progress, Visible};
 use crate::state::backend::StateEnv;
 use crate::subtask::{self, Assignment, Report, Reports, Suspect};
@@ -19,7 +20,7 @@ use crate::{Attempt, Epoch, Error, ErrorKind, Job, clock};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// What the user ordered. Once the first checkpoint is finished the order has been carried out, and recoveries in place
@@ -40,6 +41,9 @@ pub(crate) struct Session {
     pub(crate) control: Control,
 }
 
+/// How long a job that was asked to stop may take to begin, before it is stopped without.
+const GRACE: Duration = Duration::from_secs(3);
+
 /// Runs one attempt to its end.
 pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Error> {
     let (job, store, suspect) = (&session.job, &session.store, order.suspect.take());
@@ -57,9 +61,14 @@ pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Erro
     let (recovered, splits) = tokio::select! {
         prepared = prepare => prepared?,
         error = session.control.aborted() => return Err(error),
+        () = stopped_for(&session.control, GRACE) => {
+            tracing::info!(job = %job.name, "asked to stop before it could begin: nothing was read");
+            return Ok(());
+        }
     };
-    let state = StateEnv::start(store.data_dir(), attempt, job.settings.budget().storage)?;
-    let done = match Running::start(session, plan, attempt, recovered, splits, state.clone(), suspect) {
+    let budget = job.settings.budget(plan.graph.nodes.iter().any(|node| reads_ahead(&node.kind)));
+    let state = StateEnv::start(store.data_dir(), attempt, budget.storage)?;
+    let done = match Running::start(session, plan, attempt, recovered, splits, (state.clone(), budget), suspect) {
         Ok(running) => running.run(order).await,
         Err(error) => Err(error),
     };
@@ -72,6 +81,12 @@ pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Erro
         }
     }
     done
+}
+
+/// Until a job that was asked to stop has had so long to begin: a source may be waiting for a server.
+async fn stopped_for(control: &Control, grace: Duration) {
+    control.stopped().await;
+    tokio::time::sleep(grace).await;
 }
 
 /// Sinks with a decision log of their own are part of the contract; recovering from one is not built yet.
@@ -155,12 +170,11 @@ impl<'a> Running<'a> {
         attempt: Attempt,
         recovered: Recovered,
         splits: BTreeMap<usize, Vec<Vec<Assignment>>>,
-        state: Arc<StateEnv>,
+        (state, budget): (Arc<StateEnv>, Budget),
         suspect: Option<Arc<Suspect>>,
     ) -> Result<Self, Error> {
         let (to, reports) = mpsc::unbounded_channel();
         let settings = &session.job.settings;
-        let budget = settings.budget();
         let mut common = Common::new(&plan, &session.job.name, attempt, recovered.first, budget, Reports(to));
         common.suspect = suspect;
         session.control.begin(recovered.manifest.as_ref().map(|m| m.epoch), common.operators(&plan));

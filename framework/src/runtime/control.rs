@@ -191,6 +191,7 @@ impl Control {
                 shown.records_out += records_out;
                 shown.rows = sum(&operator.counters, |c| &c.rows);
                 shown.watermark = operator.watermark();
+                shown.trouble = operator.counters.iter().find_map(|c| c.trouble.text());
             }
         }
         status
@@ -225,6 +226,7 @@ impl Control {
                     records_out: before.map_or(0, |shown| shown.records_out),
                     rows: 0,
                     watermark: None,
+                    trouble: None,
                 }
             })
             .collect();

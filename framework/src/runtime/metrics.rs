@@ -36,6 +36,7 @@ pub(crate) struct Metric {
 
 const SUBTASK: &[&str] = &["job", "operator", "subtask"];
 const OPERATOR: &[&str] = &["job", "operator"];
+const SPLIT: &[&str] = &["job", "operator", "split"];
 const WORKER: &[&str] = &["job", "worker"];
 const JOB: &[&str] = &["job"];
 
@@ -56,6 +57,10 @@ list! {
         "Bytes that a sink has written, if its connector counts them, as that of files does.";
     SKIPPED "millstream_skipped_records_total" Counter "records" OPERATOR,
         "Records left out because of what was wrong with them, by `or_skip` or by a source that skips.";
+    LAG "millstream_source_lag_records" Gauge "records" SPLIT,
+        "Records of a split that are there and not read yet, if the connector knows, as that of Kafka does.";
+    EXPIRY "millstream_source_expiry_seconds" Gauge "seconds" SPLIT,
+        "Until retention throws away what comes after the last checkpoint, as far as can be told; then it cannot be restored. Infinite where nothing is thrown away.";
     BATCH "millstream_batch_records" Gauge "records" SUBTASK,
         "Mean size of the batches that came since it was published last. Small ones are a sign of slow work or of little.";
     BUSY "millstream_busy_ratio" Gauge "share of time" SUBTASK,

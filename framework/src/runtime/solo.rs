@@ -23,7 +23,7 @@ impl Solo {
     /// The subtasks' lives, to be polled in the calling thread. Each source has one subtask, and the split 0.
     pub(crate) fn start(job: &str, plan: Plan, settings: &Settings) -> Result<(Self, Vec<Life>), Error> {
         let (reports, _) = mpsc::unbounded_channel();
-        let common = Common::new(&plan, job, Attempt::draw(), 0, settings.budget(), Reports(reports));
+        let common = Common::new(&plan, job, Attempt::draw(), 0, settings.budget(false), Reports(reports));
         let one = || vec![vec![Assignment { split: Value::from(0), ..Assignment::default() }]];
         let nodes = plan.graph.nodes.iter().enumerate();
         let sources = nodes.filter(|(_, node)| matches!(node.kind, Kind::Source(_)));

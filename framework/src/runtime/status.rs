@@ -76,6 +76,8 @@ pub struct OperatorStatus {
     pub rows: u64,
     /// The watermark, the least of its subtasks; none before there is one, and without event time.
     pub watermark: Option<Timestamp>,
+    /// What holds it up for now, if something does: a server that does not answer, as the connector tells it.
+    pub trouble: Option<String>,
 }
 
 /// What a job has done since it was started, attempts before the present one included.

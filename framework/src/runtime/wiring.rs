@@ -97,6 +97,8 @@ pub(crate) struct Common {
     pub(crate) counters: Vec<Vec<Arc<Counters>>>,
     names: Vec<Arc<str>>,
     sinks: usize,
+    /// Subtasks of sources that read ahead.
+    ahead: usize,
 }
 
 impl Common {
@@ -123,6 +125,7 @@ impl Common {
             counters,
             names: nodes.iter().map(|n| n.label().into()).collect(),
             sinks: sinks.max(1),
+            ahead: participants.which(plan, reads_ahead).count().max(1),
             participants,
         }
     }
@@ -139,6 +142,7 @@ impl Common {
             first_epoch: self.first_epoch,
             key_groups: self.key_groups,
             hold_bytes: self.budget.held / self.sinks,
+            ahead_bytes: if reads_ahead(&plan.graph.nodes[node].kind) { self.budget.ahead / self.ahead } else { 0 },
             suspect: self.suspect.clone(),
             reports: self.reports.clone(),
             counters: self.counters[node][subtask].clone(),
@@ -164,6 +168,11 @@ impl Common {
     pub(crate) fn keyed(&self, plan: &Plan) -> usize {
         self.participants.which(plan, |k| matches!(k, Kind::Process(_))).count()
     }
+}
+
+/// Whether this is a source that reads ahead.
+pub(crate) fn reads_ahead(kind: &Kind) -> bool {
+    matches!(kind, Kind::Source(source) if source.reads_ahead())
 }
 
 /// The coordinator's end of the queues of commands.

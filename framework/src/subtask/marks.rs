@@ -55,6 +55,12 @@ impl Marks {
         Self { inputs, changed: true, from, told: Timestamp::MIN, reached: Timestamp::MIN, told_idle: false }
     }
 
+    /// One more input with event time.
+    pub(crate) fn add(&mut self) {
+        self.inputs.push(Input { mark: Timestamp::MIN, standing: Standing::Counts });
+        self.changed = true;
+    }
+
     /// An input's watermark; it counts from now on.
     pub(crate) fn advance(&mut self, input: usize, mark: Timestamp) {
         let Input { mark: old, standing } = &mut self.inputs[input];

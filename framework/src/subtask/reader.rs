@@ -19,12 +19,18 @@ pub(crate) struct Read {
     pub(crate) split: Option<usize>,
     /// Splits at their end, and whether it is for good. To be emptied.
     pub(crate) ends: Vec<(usize, bool)>,
+    /// Whether an offset moved without a record.
+    pub(crate) moved: bool,
+    /// Whether there are splits to be adopted.
+    pub(crate) found: bool,
 }
 
 /// A reader whose types only it knows.
 pub(crate) trait AnyReader {
     /// Takes a split, from an offset on; both as they stand in manifests. It has the next number from now on.
     fn assign(&mut self, split: Value, from: Option<Value>) -> Result<LocalBoxFuture<'_, Result<(), BoxError>>, Error>;
+    /// Takes the splits that were found since, from their start; how many. They have the next numbers.
+    fn adopt(&mut self) -> LocalBoxFuture<'_, Result<usize, BoxError>>;
     /// Reads at most so many records into the batch.
     fn poll(&mut self, room: usize, read: &mut Read) -> Result<Polled, BoxError>;
     fn batch(&mut self) -> &mut dyn AnyBatch;
@@ -54,6 +60,7 @@ pub(crate) fn open_source<S: Source>(source: Arc<S>, cx: SourceContext) -> Openi
             numbers: BTreeMap::new(),
             batch: SplitBatch::new(),
             kept: VecDeque::new(),
+            found: Vec::new(),
         });
         Ok(reader)
     }
@@ -68,6 +75,8 @@ struct ReaderOf<S: Source> {
     batch: SplitBatch<RecordOf<S>, SplitOf<S>>,
     /// What is not decided yet.
     kept: VecDeque<(Epoch, Vec<(SplitOf<S>, OffsetOf<S>)>)>,
+    /// To be adopted.
+    found: Vec<SplitOf<S>>,
 }
 
 impl<S: Source> AnyReader for ReaderOf<S> {
@@ -78,12 +87,31 @@ impl<S: Source> AnyReader for ReaderOf<S> {
         Ok(async move { self.reader.assign(split, from).await.map(|_| ()) }.boxed_local())
     }
 
+    fn adopt(&mut self) -> LocalBoxFuture<'_, Result<usize, BoxError>> {
+        async move {
+            let mut adopted = 0;
+            for split in std::mem::take(&mut self.found) {
+                if !self.numbers.contains_key(&split) {
+                    self.reader.assign(split.clone(), None).await?;
+                    self.numbers.insert(split.clone(), self.splits.len());
+                    self.splits.push(split);
+                    adopted += 1;
+                }
+            }
+            Ok(adopted)
+        }
+        .boxed_local()
+    }
+
     fn poll(&mut self, room: usize, read: &mut Read) -> Result<Polled, BoxError> {
         let Self { reader, batch, numbers, .. } = self;
         batch.split = None;
-        batch.room = room;
+        (batch.room, batch.moved) = (room, false);
         let polled = reader.poll(batch)?;
         read.records = batch.records.len();
+        read.moved = batch.moved;
+        self.found.extend(reader.found());
+        read.found = !self.found.is_empty();
         read.split = match &batch.split {
             Some(split) if read.records > 0 => numbers.get(split).copied(),
             _ => None,

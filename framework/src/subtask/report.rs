@@ -4,7 +4,7 @@ use super::drive::nanos;
 use super::suspect::Suspect;
 use crate::checkpoints::Part;
 use crate::clock;
-use crate::operator::Traffic;
+use crate::operator::{Traffic, Trouble};
 use crate::{Attempt, Epoch, Error, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -84,6 +84,8 @@ pub(crate) struct Counters {
     pub(crate) batched: AtomicU64,
     /// Bytes, if a connector counts them.
     pub(crate) traffic: Traffic,
+    /// What holds a connector up.
+    pub(crate) trouble: Trouble,
     /// Records whose row was in the table. Rows in it, and how many, entries of collections included, were looked up in
     /// storage, were found there, and were evicted.
     pub(crate) hits: AtomicU64,
@@ -148,6 +150,8 @@ pub(crate) struct StageContext {
     pub(crate) key_groups: u32,
     /// Bytes a sink may hold back.
     pub(crate) hold_bytes: usize,
+    /// Bytes a source may read ahead.
+    pub(crate) ahead_bytes: usize,
     /// What ended the attempt before.
     pub(crate) suspect: Option<Arc<Suspect>>,
     pub(crate) reports: Reports,

@@ -77,6 +77,8 @@ pub(crate) fn source_context(cx: &StageContext) -> SourceContext {
         parallelism: cx.parallelism,
         attempt: cx.attempt,
         traffic: cx.counters.traffic.clone(),
+        trouble: cx.counters.trouble.clone(),
+        ahead_bytes: cx.ahead_bytes,
     }
 }
 
@@ -200,11 +202,12 @@ impl Driver {
         let (reader, room) = (&mut self.reader, self.tally.room(self.room));
         let poll = || reader.poll(room, read).map_err(|e| Error::from_user(e, self.context.place("source")));
         let polled = guarded(|| self.context.place("source"), poll)?;
+        let moved = read.records > 0 || read.moved;
+        if moved && !std::mem::replace(&mut self.told, true) {
+            self.context.reports.send(Report::Progress);
+        }
         if read.records > 0 {
             Counters::add(&self.context.counters.records_in, read.records);
-            if !std::mem::replace(&mut self.told, true) {
-                self.context.reports.send(Report::Progress);
-            }
             if let Some(split) = read.split {
                 self.times.came(split, start);
             }
@@ -214,8 +217,26 @@ impl Driver {
             self.ready(false).await?;
         }
         self.note_ends(read, polled, start);
+        if read.found {
+            self.adopt().await?;
+        }
         self.stage.background()?;
         Ok(polled)
+    }
+
+    /// Takes splits over that have come into being. The next checkpoint knows where they begin.
+    async fn adopt(&mut self) -> Result<(), Error> {
+        let adopted = self.reader.adopt().await;
+        let adopted = adopted.map_err(|e| Error::from_user(e, self.context.place("source")))?;
+        for _ in 0..adopted {
+            self.times.add(clock::now());
+            self.tally.add();
+        }
+        self.splits += adopted;
+        if adopted > 0 && !std::mem::replace(&mut self.told, true) {
+            self.context.reports.send(Report::Progress);
+        }
+        Ok(())
     }
 
     /// Hands a batch on, suspects one by one, and waits until the stage takes more. `from` is the offset of the first

@@ -76,6 +76,16 @@ impl Splits {
         }
     }
 
+    /// One more split, of which nothing is known.
+    pub(crate) fn add(&self, now: Instant) {
+        let Inner { since, tracks, .. } = &mut *self.0.borrow_mut();
+        since.push(now);
+        for track in tracks.values_mut() {
+            track.newest.push(Timestamp::MIN);
+            track.marks.add();
+        }
+    }
+
     /// A batch of this split is about to be handed on.
     pub(crate) fn came(&self, split: usize, now: Instant) {
         let inner = &mut *self.0.borrow_mut();

@@ -51,6 +51,12 @@ impl Tally {
         Self { read, kept, suspects }
     }
 
+    /// One more split, which none of these checkpoints knows: it is read from its start after any of them.
+    pub(crate) fn add(&mut self) {
+        self.read.push(0);
+        self.kept.iter_mut().for_each(|(_, read)| read.push(0));
+    }
+
     /// How many records may be read at once: no more than there are before suspects, and these one by one.
     #[inline]
     pub(crate) fn room(&self, room: usize) -> usize {
@@ -124,6 +130,19 @@ mod tests {
         assert_eq!([4, 5, 6, 7].map(|epoch| suspect.range(epoch)), [None, Some(32..42), Some(2..12), None]);
         tally.decided(9);
         assert_eq!(tally.before(1), [(6, 2)]);
+    }
+
+    #[test]
+    fn a_split_that_is_new_counts_from_its_start() {
+        let mut tally = Tally::new(4, vec![None]);
+        tally.pass(0, 7);
+        tally.barrier(5);
+        tally.add();
+        tally.pass(1, 3);
+        tally.barrier(6);
+        tally.pass(1, 2);
+        assert_eq!(tally.before(1), [(4, 5), (5, 5), (6, 2)]);
+        assert_eq!(tally.before(0), [(4, 7), (5, 0), (6, 0)]);
     }
 
     #[test]

@@ -232,6 +232,7 @@ impl Life {
                 first_epoch: running,
                 key_groups: KEY_GROUPS,
                 hold_bytes: 0,
+                ahead_bytes: 0,
                 suspect: None,
                 reports: Reports(told.clone()),
                 counters: Arc::default(),

@@ -197,6 +197,7 @@ fn context() -> StageContext {
         first_epoch: 0,
         key_groups: KEY_GROUPS,
         hold_bytes: usize::MAX,
+        ahead_bytes: 0,
         suspect: None,
         reports: Reports(unbounded_channel().0),
         counters: Arc::default(),

@@ -160,6 +160,10 @@ pub(crate) trait SourceNode: Send + Sync {
         commands: Commands,
         cx: StageContext,
     ) -> Result<Life, Error>;
+    /// See [`Source::reads_ahead`].
+    fn reads_ahead(&self) -> bool {
+        false
+    }
 }
 
 pub(crate) struct SourceOf(pub(crate) Box<dyn AnySource>);
@@ -180,6 +184,10 @@ impl SourceNode for SourceOf {
         let open = self.0.open(source_context(&cx));
         Ok(drive_source(open, splits, times, next.stage()?, commands, cx))
     }
+
+    fn reads_ahead(&self) -> bool {
+        self.0.reads_ahead()
+    }
 }
 
 /// A source whose types only it knows.
@@ -188,6 +196,8 @@ pub(crate) trait AnySource: Send + Sync {
     fn splits(&self, known: Vec<Value>) -> LocalBoxFuture<'_, Result<Vec<Value>, BoxError>>;
     /// Opens a reader.
     fn open(&self, cx: SourceContext) -> Opening;
+    /// See [`Source::reads_ahead`].
+    fn reads_ahead(&self) -> bool;
 }
 
 pub(crate) struct TypedSource<S>(pub(crate) Arc<S>);
@@ -203,6 +213,10 @@ impl<S: Source> AnySource for TypedSource<S> {
 
     fn open(&self, cx: SourceContext) -> Opening {
         open_source(self.0.clone(), cx)
+    }
+
+    fn reads_ahead(&self) -> bool {
+        self.0.reads_ahead()
     }
 }
 

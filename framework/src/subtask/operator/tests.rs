@@ -175,6 +175,7 @@ fn restored(
         first_epoch: 0,
         key_groups: 128,
         hold_bytes: 0,
+        ahead_bytes: 0,
         reports: Reports(reporting),
         counters: Arc::default(),
     };
