@@ -22,7 +22,9 @@ CARGO = $(ENV) cargo
 
 # The compile-error goldens build without RocksDB, so they are tested apart from the rest.
 UI := $(if $(wildcard tests/ui/Cargo.toml),millstream-ui)
-WORKSPACE := --workspace $(if $(UI),--exclude $(UI)) $(CARGO_FLAGS)
+# With what is tested against a broker, and with it everywhere: other features would compile RocksDB once more.
+FEATURES := --features kafka
+WORKSPACE := --workspace $(if $(UI),--exclude $(UI)) $(FEATURES) $(CARGO_FLAGS)
 KAFKA_DIR := $(or $(MILLSTREAM_KAFKA_DIR),$(or $(TMPDIR),/tmp)/millstream-kafka-$(shell id -u))
 
 .PHONY: help setup setup-lint setup-deny env demo kafka-up kafka-down test unit bench bench-compile soak lint lint-fmt lint-clippy lint-deny doc audit
@@ -83,7 +85,7 @@ lint-fmt: setup-lint
 	cargo fmt --all --check
 
 lint-clippy: setup-lint
-	$(CARGO) clippy --workspace $(CARGO_FLAGS) --all-targets -- -D warnings
+	$(CARGO) clippy --workspace $(FEATURES) $(CARGO_FLAGS) --all-targets -- -D warnings
 
 lint-deny: setup-deny
 	cargo deny $(filter --locked --offline --frozen,$(CARGO_FLAGS)) check --hide-inclusion-graph bans licenses sources

@@ -116,6 +116,11 @@ pub mod prelude {
     pub use millstream_operators::{
         Aggregate, Channel, Collected, Console, Files, Generator, KeyedOperators as _, Null, Of, Records, Undecodable,
     };
+    #[cfg(feature = "kafka")]
+    pub use millstream_operators::{
+        Kafka,
+        sources::kafka::{KafkaPartition, KafkaRecord, OutOfRange, Topics},
+    };
     pub use std::process::ExitCode;
     pub use std::time::Duration;
 }

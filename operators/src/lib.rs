@@ -5,7 +5,7 @@
 //! |---|---|
 //! | operators on keyed streams: the list | [`KeyedOperators`] in `keyed.rs` |
 //! | what they do, one operator per file | `with_state.rs`, `reduce.rs`, [`aggregate`] |
-//! | sources: files, a generator, an iterator, the program itself | [`sources`] |
+//! | sources: files, Kafka (feature `kafka`), a generator, an iterator, the program itself | [`sources`] |
 //! | sinks: files, the console, memory, the program itself, nowhere | [`sinks`] |
 //!
 //! User functions are boxed, so that an operator is compiled once per data type and not once per closure.
@@ -13,6 +13,8 @@
 pub mod aggregate;
 mod channel;
 mod files;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod keyed;
 mod reduce;
 pub mod sinks;
@@ -24,6 +26,8 @@ mod with_state;
 pub use aggregate::{Aggregate, Of};
 pub use channel::Channel;
 pub use files::Files;
+#[cfg(feature = "kafka")]
+pub use kafka::Kafka;
 pub use keyed::KeyedOperators;
 pub use sinks::{Collected, Console, Null};
 pub use sources::{Generator, Records, Undecodable};

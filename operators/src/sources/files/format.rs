@@ -74,7 +74,7 @@ impl Decode for Bytes {
 pub struct Json<T>(PhantomData<fn() -> T>);
 
 impl<T> Json<T> {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(PhantomData)
     }
 }

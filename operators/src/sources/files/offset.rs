@@ -19,7 +19,7 @@ pub struct FileOffset {
     /// How long the file was when it was last looked at, in bytes.
     pub length: u64,
     /// XXH3-64 of the up to 4096 bytes before `byte`; in JSON as 16 hexadecimal digits.
-    #[serde(with = "hex")]
+    #[serde(with = "crate::sources::hex")]
     pub hash: u64,
     /// Whether the last line that was read ended with the file and not with a newline.
     pub unterminated: bool,
@@ -46,20 +46,6 @@ pub(super) fn refuse(path: &Path, found: &str) -> Error {
          whole lines), or read all anew with `--restore none`, an empty data directory and an empty output directory",
         path.display()
     ))
-}
-
-/// 64 bits as text: JSON numbers are exact to 53 bits only in most of the programs that read them.
-mod hex {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(hash: &u64, to: S) -> Result<S::Ok, S::Error> {
-        format!("{hash:016x}").serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-        let text = String::deserialize(from)?;
-        u64::from_str_radix(&text, 16).map_err(|_| D::Error::custom("a hash is 16 hexadecimal digits"))
-    }
 }
 
 #[cfg(test)]
