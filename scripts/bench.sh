@@ -10,9 +10,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export LC_ALL=C
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${MILLSTREAM_TARGET_DIR:-$HOME/.cache/millstream-target}}"
 
-# the same packages as the other targets of the Makefile, or features differ and RocksDB is compiled again
+# the same packages and features as the other targets of the Makefile, or features differ and RocksDB is compiled again
 read -ra flags <<<"${CARGO_FLAGS:-}"
-bench=(cargo bench --quiet --workspace ${flags[@]+"${flags[@]}"})
+bench=(cargo bench --quiet --workspace --features kafka ${flags[@]+"${flags[@]}"})
 [ ! -e tests/ui/Cargo.toml ] || bench+=(--exclude millstream-ui)
 
 machine() {

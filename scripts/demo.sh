@@ -84,7 +84,7 @@ equal() { # equal A B WHAT
 binary=${WORD_COUNT:-}
 if [ -z "$binary" ]; then
     # Dev profile and the whole workspace's features: everything compiled here is what `make test` compiles.
-    members=(--workspace)
+    members=(--workspace --features kafka)
     [ ! -e tests/ui/Cargo.toml ] || members+=(--exclude millstream-ui)
     # shellcheck disable=SC2086  # CARGO_FLAGS is a list
     cargo build "${members[@]}" ${CARGO_FLAGS:-} --example word_count

@@ -14,6 +14,7 @@
 //! | `backpressure` | slow sinks, quiet streams |
 //! | `memory` | state larger than memory |
 //! | `embed` | jobs inside of programs: the handle, channels, the example `embedded` |
+//! | `kafka` | Kafka as a source, against a real one (feature `kafka`) |
 //! | `timers` | timers in whole pipelines |
 //! | `tidy` | house rules: imports, lengths, words |
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -26,6 +27,8 @@ mod crash;
 mod damage;
 mod embed;
 mod exactly_once;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod memory;
 mod operator;
 mod pipelines;

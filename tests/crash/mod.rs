@@ -10,6 +10,8 @@ mod branches;
 mod broadcast;
 mod campaign;
 mod example;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod large;
 mod lookups;
 mod numbers;
@@ -34,6 +36,8 @@ fn pipeline_process() {
         "lookups" => lookups::job(told),
         "branches" => branches::job(told),
         "broadcast" => broadcast::job(told),
+        #[cfg(feature = "kafka")]
+        "kafka" => kafka::job(told),
         "entries" => large::entries(told),
         "alarms" => large::alarms(told),
         "timers" => timers::job(told),
@@ -120,6 +124,12 @@ fn soak_timers() {
 #[test]
 fn soak_word_count() {
     campaigns("word_count", (8, 120), |places| example::Novels::new(places, 7000));
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn soak_kafka() {
+    campaigns("kafka", (10, 200), |places| kafka::Topic::new(places, 9000));
 }
 
 /// The oracle of `soak_numbers` is of use: it finds state that no snapshot knows of.

@@ -1,0 +1,92 @@
+//! Kafka as a source, against a real Apache Kafka.
+//!
+//! | module | what |
+//! |---|---|
+//! | `broker` | the broker, and how records get into it |
+//! | `reading` | topics, formats, order, rates, memory |
+//! | `places` | where reading starts and stops, new partitions |
+//! | `transactions` | committed, aborted and open ones |
+//! | `refusals` | what would lose or double records |
+//! | `group` | what the consumer group, metrics and status say |
+//! | `outage` | brokers that are killed, and come back |
+//! | `login` | settings, users, secrets |
+
+pub(crate) mod broker;
+mod group;
+mod login;
+mod outage;
+mod places;
+mod reading;
+mod refusals;
+mod transactions;
+
+use crate::common::{Scratch, job};
+use broker::Broker;
+use millstream::prelude::*;
+use millstream::sources::kafka::ReadKafka;
+
+/// The topic, read to its end.
+fn to_end(broker: &Broker, topics: impl Into<Topics>) -> ReadKafka {
+    Kafka::new(&*broker.address).read(topics).until_end()
+}
+
+/// A job that collects the values of a source as text.
+fn collecting(scratch: &Scratch, read: ReadKafka) -> (Job, millstream::sinks::Seen<String>) {
+    let (sink, seen) = Collected::new();
+    let topology = move |t: &Topology| {
+        t.source("records", read.clone().text()).sink("out", sink.clone());
+        Ok(())
+    };
+    (job(scratch, topology).checkpoint_interval(Duration::from_millis(50)), seen)
+}
+
+/// Runs it to its end; what it has read, sorted as numbers.
+fn run(scratch: &Scratch, read: ReadKafka) -> Vec<u64> {
+    let (job, seen) = collecting(scratch, read);
+    job.run().unwrap();
+    sorted(seen.take())
+}
+
+/// That it is refused, with these words.
+#[track_caller]
+fn is_refused(scratch: &Scratch, read: ReadKafka, said: &[&str]) {
+    let (job, seen) = collecting(scratch, read);
+    let error = job.run().expect_err("this is to be refused");
+    assert_eq!(error.kind(), millstream::ErrorKind::Refused, "{error}");
+    said.iter().for_each(|said| assert!(error.to_string().contains(said), "`{said}` is not in: {error}"));
+    assert!(seen.take().is_empty(), "a refusal has let records through");
+}
+
+/// The error of a job that is not set up well.
+#[track_caller]
+fn is_misused(read: ReadKafka, said: &[&str]) {
+    let (job, _) = collecting(&Scratch::new(), read);
+    let error = job.run().expect_err("this must not run");
+    assert_eq!(error.kind(), millstream::ErrorKind::Usage, "{error}");
+    said.iter().for_each(|said| assert!(error.to_string().contains(said), "`{said}` is not in: {error}"));
+}
+
+fn sorted(lines: Vec<String>) -> Vec<u64> {
+    let mut numbers: Vec<u64> = lines.iter().map(|line| line.parse().unwrap()).collect();
+    numbers.sort();
+    numbers
+}
+
+fn up_to(n: u64) -> Vec<u64> {
+    (0..n).collect()
+}
+
+/// Runs what is asynchronous.
+fn plain<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Until it holds; it is an error if that takes too long.
+#[track_caller]
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = millstream::clock::now() + broker::PATIENCE;
+    while !holds() {
+        assert!(millstream::clock::now() < until, "this did not come: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
