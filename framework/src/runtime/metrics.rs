@@ -82,7 +82,7 @@ list! {
     EVICTIONS "millstream_state_evictions_total" Counter "rows" SUBTASK,
         "Rows, and entries of collections, that left memory to make room.";
     SPILLED "millstream_state_spilled_bytes_total" Counter "bytes" SUBTASK,
-        "Bytes of evicted rows that had to be written, for no fold had them yet.";
+        "Bytes of evicted rows that had to be kept, in memory or in a file, for no fold had them yet.";
     DELTAS "millstream_state_delta_bytes_total" Counter "bytes" OPERATOR,
         "Bytes of changed rows that checkpoints have written.";
     HOTTEST "millstream_hottest_key_group" Gauge "number" SUBTASK,
