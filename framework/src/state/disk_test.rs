@@ -81,6 +81,9 @@ fn start(dir: &Path, limits: Limits) -> Arc<StateEnv> {
     StateEnv::start_with(dir, Attempt::draw(), 1 << 20, limits).unwrap()
 }
 
+/// In one life after the other: room in memory for hardly any spilled row, and for all.
+const BUDGETS: [usize; 2] = [12 << 10, 1 << 20];
+
 fn finish(backend: &mut Backend, reports: &Reports, epoch: Epoch) -> Result<StateSnapshot, Error> {
     backend.finish(epoch, false)?;
     let (reported, snapshot) = reports.recv_timeout(PATIENCE).unwrap();
@@ -196,15 +199,16 @@ struct World {
     prepared: Vec<Point>,
     /// Files that a decided checkpoint named.
     named: BTreeSet<String>,
+    lives: usize,
 }
 
 impl World {
     fn new() -> Self {
         let dir = tempdir();
-        let env = start(dir.path(), SMALL);
+        let env = StateEnv::start_with(dir.path(), Attempt::draw(), BUDGETS[0], SMALL).unwrap();
         let (truth, point, prepared) = Default::default();
         let (subs, named) = Default::default();
-        let mut world = Self { dir, env, subs, running: 1, truth, frozen: None, point, prepared, named };
+        let mut world = Self { dir, env, lives: 1, subs, running: 1, truth, frozen: None, point, prepared, named };
         world.open(1);
         world
     }
@@ -344,7 +348,9 @@ impl World {
     fn crash(&mut self, parallelism: u32) {
         self.env.shut_down();
         self.subs.clear();
-        self.env = start(self.dir.path(), SMALL);
+        let budget = BUDGETS[self.lives % 2];
+        self.env = StateEnv::start_with(self.dir.path(), Attempt::draw(), budget, SMALL).unwrap();
+        self.lives += 1;
         let old = files(self.dir.path());
         self.open(parallelism);
         let now = files(self.dir.path());

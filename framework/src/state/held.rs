@@ -15,11 +15,10 @@ use std::collections::{BTreeSet, btree_set};
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// Bytes of a piece of the log, and what it takes with its part of the index.
-const PIECE: usize = 64 << 10;
-const PIECE_TAKES: usize = PIECE + PIECE / 4;
-/// Larger entries are not held.
-const LARGEST: usize = 4 << 10;
+/// Bytes of a piece of the log: a sixty-fourth of all the room, for each generation takes one at least, but not less
+/// than this, and not more than can be addressed in it.
+const PIECE_MIN: usize = 1 << 10;
+const PIECE_MAX: usize = 64 << 10;
 /// So many pieces can be addressed.
 const PIECES: usize = 1 << 16;
 /// Before key and value stand their lengths.
@@ -28,6 +27,8 @@ const LENGTHS: usize = 4;
 /// See the module.
 pub(super) struct Held {
     share: Share,
+    /// Bytes of a piece.
+    piece: usize,
     pieces: Vec<Vec<u8>>,
     /// Part of the hash, and where the entry is.
     index: HashTable<(u32, u32)>,
@@ -43,7 +44,7 @@ fn spread(tag: u32) -> u64 {
 /// Where key and value of an entry are.
 #[inline]
 fn entry(pieces: &[Vec<u8>], at: u32) -> Option<(&[u8], &[u8])> {
-    let rest = pieces.get(at as usize / PIECE)?.get(at as usize % PIECE..)?;
+    let rest = pieces.get(at as usize / PIECE_MAX)?.get(at as usize % PIECE_MAX..)?;
     let (&[k0, k1, v0, v1], rest) = rest.split_first_chunk::<LENGTHS>()?;
     let (key, rest) = rest.split_at_checked(u16::from_le_bytes([k0, k1]).into())?;
     Some((key, rest.get(..u16::from_le_bytes([v0, v1]).into())?))
@@ -52,8 +53,15 @@ fn entry(pieces: &[Vec<u8>], at: u32) -> Option<(&[u8], &[u8])> {
 impl Held {
     /// Nothing yet. `ordered`: ranges are going to be read.
     pub(super) fn new(room: &Arc<Room>, ordered: bool) -> Self {
-        let (pieces, index) = (Vec::new(), HashTable::new());
-        Self { share: Share::new(room), pieces, index, order: ordered.then(BTreeSet::new) }
+        let piece = (room.all() / 64).clamp(PIECE_MIN, PIECE_MAX);
+        let (share, pieces, index) = (Share::new(room), Vec::new(), HashTable::new());
+        Self { share, piece, pieces, index, order: ordered.then(BTreeSet::new) }
+    }
+
+    /// What a piece takes with its part of the index, and of the order.
+    fn takes(&self) -> usize {
+        let takes = self.piece + self.piece / 4;
+        if self.order.is_some() { 2 * takes } else { takes }
     }
 
     /// Keeps `head` followed by `tail` as the value of a key whose hash is `hash`. False: there is no room, and nothing
@@ -85,19 +93,19 @@ impl Held {
     fn append(&mut self, key: &[u8], head: &[u8], tail: &[u8]) -> Option<u32> {
         let value = head.len() + tail.len();
         let bytes = LENGTHS + key.len() + value;
-        if bytes > LARGEST {
+        // or much of a piece would be left over
+        if bytes > self.piece / 4 {
             return None;
         }
-        if self.pieces.last().is_none_or(|piece| piece.len() + bytes > PIECE) {
-            let takes = if self.order.is_some() { 2 * PIECE_TAKES } else { PIECE_TAKES };
-            if self.pieces.len() == PIECES || !self.share.take(takes) {
+        if self.pieces.last().is_none_or(|piece| piece.len() + bytes > self.piece) {
+            if self.pieces.len() == PIECES || !self.share.take(self.takes()) {
                 return None;
             }
-            self.pieces.push(Vec::with_capacity(PIECE));
+            self.pieces.push(Vec::with_capacity(self.piece));
         }
         let number = self.pieces.len() - 1;
         let piece = self.pieces.last_mut()?;
-        let at = number * PIECE + piece.len();
+        let at = number * PIECE_MAX + piece.len();
         piece.extend_from_slice(&(key.len() as u16).to_le_bytes());
         piece.extend_from_slice(&(value as u16).to_le_bytes());
         [key, head, tail].into_iter().for_each(|part| piece.extend_from_slice(part));
@@ -115,10 +123,10 @@ impl Held {
     /// Brings the keys in order, now and from now on.
     pub(super) fn put_in_order(&mut self) {
         if self.order.is_none() {
+            self.share.take_anyway(self.pieces.len() * self.takes());
             let Self { pieces, index, .. } = self;
             let keys = index.iter().filter_map(|(_, at)| entry(pieces, *at).map(|(key, _)| EntryKey::new(key)));
             self.order = Some(keys.collect());
-            self.share.take_anyway(self.pieces.len() * PIECE_TAKES);
         }
     }
 
@@ -160,8 +168,8 @@ fn is(pieces: &[Vec<u8>], at: u32, key: &[u8]) -> bool {
 /// Puts a value in the place of one of the same length, if it is that.
 fn replace(pieces: &mut [Vec<u8>], at: u32, head: &[u8], tail: &[u8]) -> bool {
     let Some((key, value)) = entry(pieces, at).map(|(key, value)| (key.len(), value.len())) else { return false };
-    let start = at as usize % PIECE + LENGTHS + key;
-    let place = pieces.get_mut(at as usize / PIECE).and_then(|piece| piece.get_mut(start..start + value));
+    let start = at as usize % PIECE_MAX + LENGTHS + key;
+    let place = pieces.get_mut(at as usize / PIECE_MAX).and_then(|piece| piece.get_mut(start..start + value));
     match place.and_then(|place| place.split_at_mut_checked(head.len())) {
         Some((first, rest)) if rest.len() == tail.len() => {
             first.copy_from_slice(head);
@@ -183,14 +191,15 @@ mod tests {
         /// Whatever is put, what is held is what was put last, and what is not held is not known.
         #[test]
         fn is_a_map_as_far_as_there_is_room(
-            puts in prop::collection::vec((prop::collection::vec(0u8..4, 0..40), 0usize..6000), 0..400),
-            pieces in 0usize..4, from_start in any::<bool>(), later in any::<bool>(),
+            puts in prop::collection::vec((prop::collection::vec(0u8..4, 0..40), 0usize..400), 0..400),
+            room in 0usize..20_000, from_start in any::<bool>(), later in any::<bool>(),
         ) {
-            let room = Room::new(pieces * PIECE_TAKES + 1000);
+            let bytes = room;
+            let room = Room::new(bytes);
             let mut held = Held::new(&room, from_start);
             let mut map = BTreeMap::<Vec<u8>, Vec<u8>>::new();
             for (i, (key, length)) in puts.into_iter().enumerate() {
-                let length = if length > 5000 { length } else { length % 40 };
+                let length = if length > 300 { length } else { length % 40 };
                 let value: Vec<u8> = (0..length).map(|n| (n + i) as u8).collect();
                 let (head, tail) = value.split_at(length / 3);
                 if held.put(hash(&key), &key, head, tail) {
@@ -217,13 +226,13 @@ mod tests {
                 prop_assert_eq!(found, expect.collect::<Vec<_>>());
             }
             drop(held);
-            prop_assert_eq!(room.left(), (pieces * PIECE_TAKES + 1000) as isize);
+            prop_assert_eq!(room.left(), bytes as isize);
         }
     }
 
     #[test]
     fn what_is_put_again_takes_no_more_room() {
-        let room = Room::new(PIECE_TAKES);
+        let room = Room::new(64 << 10);
         let mut held = Held::new(&room, false);
         for round in 0..100u64 {
             for key in 0..1000u64 {
@@ -231,7 +240,8 @@ mod tests {
                 assert!(held.put(hash(&key), &key, &round.to_be_bytes(), b"row"));
             }
         }
-        assert_eq!(room.left(), 0);
-        assert!(!held.put(1, &[0; 3000], &[0; 2000], &[]));
+        let pieces = (1000usize * (LENGTHS + 8 + 8 + 3)).div_ceil(PIECE_MIN - 22);
+        assert_eq!(room.left(), (64 << 10) - (pieces * held.takes()) as isize);
+        assert!(!held.put(1, &[0; 200], &[0; 100], &[]), "it is larger than a quarter of a piece");
     }
 }

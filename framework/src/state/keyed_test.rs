@@ -275,6 +275,7 @@ struct Point {
 struct World {
     dir: tempfile::TempDir,
     env: Arc<StateEnv>,
+    lives: usize,
     subs: Vec<Sub<Row>>,
     running: Epoch,
     truth: BTreeMap<String, Model>,
@@ -292,15 +293,22 @@ fn tempdir() -> tempfile::TempDir {
 }
 
 fn start(dir: &Path) -> Arc<StateEnv> {
-    StateEnv::start_with(dir, Attempt::draw(), 1 << 20, SMALL).unwrap()
+    start_with(dir, 1 << 20)
 }
+
+fn start_with(dir: &Path, budget: usize) -> Arc<StateEnv> {
+    StateEnv::start_with(dir, Attempt::draw(), budget, SMALL).unwrap()
+}
+
+/// In one life after the other: room in memory for hardly any spilled row, and for all.
+const BUDGETS: [usize; 2] = [12 << 10, 1 << 20];
 
 impl World {
     fn new(cache_rows: usize) -> Self {
         let dir = tempdir();
-        let env = start(dir.path());
+        let env = start_with(dir.path(), BUDGETS[0]);
         let (subs, truth, point, prepared) = Default::default();
-        let mut world = Self { dir, env, subs, running: 1, truth, frozen: None, point, prepared, cache_rows };
+        let mut world = Self { dir, env, lives: 1, subs, running: 1, truth, frozen: None, point, prepared, cache_rows };
         world.open(1);
         world
     }
@@ -349,7 +357,8 @@ impl World {
     fn crash(&mut self, parallelism: u32) {
         self.env.shut_down();
         self.subs.clear();
-        self.env = start(self.dir.path());
+        self.env = start_with(self.dir.path(), BUDGETS[self.lives % 2]);
+        self.lives += 1;
         self.open(parallelism);
         self.truth = self.point.truth.clone();
         self.frozen = None;

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
 
-/// What is left, in bytes; negative when more was taken than there was.
+/// In bytes.
 #[derive(Debug)]
-pub(super) struct Room(AtomicIsize);
+pub(super) struct Room {
+    all: usize,
+    /// Negative when more was taken than there was.
+    left: AtomicIsize,
+}
 
 /// What one of them has taken. Goes back when it is dropped.
 #[derive(Debug)]
@@ -17,12 +21,17 @@ pub(super) struct Share {
 impl Room {
     /// Of so many bytes.
     pub(super) fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self(AtomicIsize::new(signed(bytes))))
+        Arc::new(Self { all: bytes, left: AtomicIsize::new(signed(bytes)) })
+    }
+
+    /// How much there is for all together.
+    pub(super) fn all(&self) -> usize {
+        self.all
     }
 
     #[cfg(test)]
     pub(super) fn left(&self) -> isize {
-        self.0.load(Relaxed)
+        self.left.load(Relaxed)
     }
 }
 
@@ -39,20 +48,21 @@ impl Share {
     /// Takes so many bytes, if they are there.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
         let wanted = signed(bytes);
-        let taken = self.room.0.fetch_update(Relaxed, Relaxed, |left| (left >= wanted).then(|| left - wanted)).is_ok();
+        let taken =
+            self.room.left.fetch_update(Relaxed, Relaxed, |left| (left >= wanted).then(|| left - wanted)).is_ok();
         self.taken += if taken { bytes } else { 0 };
         taken
     }
 
     /// Takes so many bytes that have been used already: others will have to wait for them.
     pub(super) fn take_anyway(&mut self, bytes: usize) {
-        self.room.0.fetch_sub(signed(bytes), Relaxed);
+        self.room.left.fetch_sub(signed(bytes), Relaxed);
         self.taken += bytes;
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.room.0.fetch_add(signed(self.taken), Relaxed);
+        self.room.left.fetch_add(signed(self.taken), Relaxed);
     }
 }
