@@ -106,7 +106,8 @@ pub(super) fn job(told: Told) -> Job {
             .process("accounts", Accounts { sums: is_sabotaged.then(Mutex::default) })
             .sink("accounts-out", life.files().text());
     });
-    job.cache_rows(1000)
+    // memory for some of the evicted rows, so that the others go to files
+    job.cache_rows(1000).memory(1 << 20)
 }
 
 /// The input and what is right.

@@ -164,7 +164,8 @@ pub(super) fn job(told: Told) -> Job {
             .process("shops", Shops)
             .sink("shops-out", life.files().text());
     });
-    job.cache_rows(1000)
+    // memory for some of the evicted rows, so that the others go to files
+    job.cache_rows(1000).memory(1 << 20)
 }
 
 /// The input and what is right.

@@ -97,10 +97,10 @@ impl Subject {
         Self { root, count, parallelism }
     }
 
-    /// Few rows in memory, so that the others are spilled, and many checkpoints.
+    /// Few rows in memory, as rows or spilled, so that the others are spilled to files, and many checkpoints.
     fn job(&self, ledger: &Ledger) -> Job {
         let job = ledger.job(self.count, Some(2000)).parallelism(self.parallelism).cache_rows(4);
-        job.checkpoint_interval(Duration::ZERO)
+        job.memory(128 << 10).checkpoint_interval(Duration::ZERO)
     }
 
     /// A job on a disk with so much left below it; with nothing on it if `new`.
