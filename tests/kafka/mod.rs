@@ -57,13 +57,14 @@ fn is_refused(scratch: &Scratch, read: ReadKafka, said: &[&str]) {
     assert!(seen.take().is_empty(), "a refusal has let records through");
 }
 
-/// The error of a job that is not set up well.
+/// The error of a job that is not set up well; its text.
 #[track_caller]
-fn is_misused(read: ReadKafka, said: &[&str]) {
+fn is_misused(read: ReadKafka, said: &[&str]) -> String {
     let (job, _) = collecting(&Scratch::new(), read);
     let error = job.run().expect_err("this must not run");
     assert_eq!(error.kind(), millstream::ErrorKind::Usage, "{error}");
     said.iter().for_each(|said| assert!(error.to_string().contains(said), "`{said}` is not in: {error}"));
+    error.to_string()
 }
 
 fn sorted(lines: Vec<String>) -> Vec<u64> {
