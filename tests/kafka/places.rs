@@ -2,7 +2,7 @@
 
 use super::broker::{Rec, broker, numbers};
 use super::{collecting, is_misused, is_refused, plain, run, sorted, to_end, up_to, wait_until};
-use crate::common::Scratch;
+use crate::common::{Scratch, job};
 use millstream::Phase;
 use millstream::prelude::*;
 use millstream::sources::kafka::ReadKafka;
@@ -39,6 +39,29 @@ fn a_start_at_the_latest_offset_is_pinned_before_the_first_record() {
     broker.write(numbers(&topic, 0, 60..65).chain(numbers(&topic, 1, 65..66)));
     let more = || broker.write(numbers(&topic, 1, 66..70));
     assert_eq!(run_until(&scratch, read, more, 10), (60..70).collect::<Vec<_>>());
+}
+
+/// Also when its rate does not allow for a record yet, so that it is asked to wait first.
+#[test]
+fn a_job_that_has_read_all_ends_when_it_is_started_again() {
+    let broker = broker();
+    let topic = broker.topic("again", 2, &[]);
+    broker.write(numbers(&topic, 0, 0..20));
+    let scratch = Scratch::new();
+    let read_again = || {
+        let (sink, seen) = Collected::new();
+        let read = to_end(broker, &*topic).text();
+        let topology = move |t: &Topology| {
+            t.source("records", read.clone().rate(500)).sink("out", sink.clone());
+            Ok(())
+        };
+        job(&scratch, topology).run().unwrap();
+        seen.take().len()
+    };
+    assert_eq!(read_again(), 20);
+    for _ in 0..5 {
+        assert_eq!(read_again(), 0);
+    }
 }
 
 #[test]

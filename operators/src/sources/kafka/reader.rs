@@ -229,6 +229,13 @@ impl Partitions {
         }
     }
 
+    /// Whether there is nothing to be done before something comes into the lane. Once all is read nothing does, and the
+    /// runtime is to be told so.
+    fn waits(&self) -> bool {
+        let is_over = self.assigned.iter().all(|state| state.finished);
+        !is_over && self.batch.get(self.at).is_none() && self.first.is_empty()
+    }
+
     /// What there is to say when there is nothing to hand out.
     fn rest(&self) -> Polled {
         if self.assigned.iter().all(|state| state.finished) {
@@ -402,7 +409,7 @@ impl<F: KafkaDecode> SourceReader for KafkaReader<F> {
 
     async fn ready(&mut self) {
         self.pacer.ready().await;
-        if self.partitions.batch.get(self.partitions.at).is_none() && self.partitions.first.is_empty() {
+        if self.partitions.waits() {
             self.partitions.lane.ready().await;
         }
     }
