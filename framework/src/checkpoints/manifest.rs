@@ -5,7 +5,7 @@
 //! The SHA-256 is the identity of the checkpoint: children name their parent by it, and so does a record R(n) of a
 //! decision log. Numbers do not identify: two attempts may use the same one.
 
-use crate::operator::Digest;
+use crate::operator::{Digest, LogId};
 use crate::state::snapshot::{FileRef, ItemsSnapshot, OperatorStates, StateSnapshot};
 use crate::{Attempt, Epoch, Error, ErrorKind, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -55,11 +55,13 @@ pub(crate) struct Manifest {
 }
 
 /// Where checkpoints of a job are decided. Recovery goes by the mode that stands in the manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum DecisionMode {
     /// In the job directory: a manifest in place is the decision.
     Directory,
+    /// In the log of sinks: a record that names the manifest by its hash is the decision.
+    Log(LogId),
 }
 
 /// The offsets of one source.

@@ -12,7 +12,7 @@
 //! | `collect.rs` | what may be deleted | yes |
 //! | `directory.rs` | the job directory, read only: listing, verifying | no |
 //! | `store.rs` | the job directory: lock, writing, deleting | no |
-//! | `log.rs` | the directory as a decision log | no |
+//! | `log.rs` | where checkpoints are decided: the directory, or the log of sinks | no |
 //!
 //! # The protocol
 //! The rules were checked by an explicit-state model; [Hx], [Mx], [Kx] name what goes wrong without them. I1 to I5 are
@@ -65,8 +65,8 @@ mod store;
 pub(crate) use collect::{clean_after_restore, collect};
 pub(crate) use directory::Directory;
 pub(crate) use listing::{Listed, Listing};
-pub(crate) use log::DirectoryLog;
-pub(crate) use manifest::{Damage, DecisionMode, GateTime, Head, Manifest, Part, SplitSnapshot, SplitTime};
+pub(crate) use log::Log;
+pub(crate) use manifest::{Damage, GateTime, Head, Manifest, Part, SplitSnapshot, SplitTime};
 pub(crate) use outlook::{Outlook, outlook};
 pub(crate) use protocol::{Command, Coordinator, Event, Participant, Participants, Settings, Start};
 pub(crate) use recover::{Decision, Facts, Restore, Shown, recover};

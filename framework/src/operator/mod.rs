@@ -39,7 +39,7 @@ mod watermarks;
 #[doc(hidden)]
 pub use crate::record::AnyBatch;
 pub use branch::{As, Deal, Either, Is};
-pub use decision::{Decided, DecisionLog, Digest, Instance, Progress};
+pub use decision::{Decided, Decider, DecisionLog, Digest, Instance, LogContext, LogId, Progress};
 pub use lag::Lag;
 pub(crate) use process::Moment;
 pub use process::{Context, Process};

@@ -17,7 +17,7 @@
 //! 4. [`open`](Sink::open) in each subtask; then `write`, `prepare` and `commit` as said. Nothing is called at the end:
 //!    what is not committed by then is over, and a writer that is dropped must leave no harm.
 
-use crate::operator::{DecisionLog, Traffic};
+use crate::operator::{Decider, Traffic};
 use crate::{Attempt, Batch, BoxError, Data, Epoch};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub trait Sink<T>: Send + Sync + 'static {
 
     /// Sinks that decide checkpoints themselves, such as a transactional one, give their log; two different ones in a
     /// job are an error. `None`: the job's directory decides.
-    fn decides(&self) -> Option<Arc<dyn DecisionLog>> {
+    fn decides(&self) -> Option<Arc<dyn Decider>> {
         None
     }
 

@@ -8,11 +8,11 @@ use super::status::Phase;
 use super::wiring::{Common, Switchboard, reads_ahead, wire};
 use super::worker::{self, Shared};
 use crate::checkpoints::{
-    Command, Coordinator, DecisionMode, DirectoryLog, Event, Head, Manifest, Part, Participant, Restore, Settings,
-    SplitSnapshot, Store, collect,
+    Command, Coordinator, Event, Head, Log, Manifest, Part, Participant, Restore, Settings, SplitSnapshot, Store,
+    collect,
 };
 use crate::config::Budget;
-use crate::operator::{Decided, DecisionLog, Digest, Instance, Progress, Visible};
+use crate::operator::{Decided, Digest, Instance, Progress, Visible};
 use crate::state::backend::StateEnv;
 use crate::subtask::{self, Assignment, Report, Reports, Suspect};
 use crate::topology::{Kind, Plan};
@@ -145,7 +145,7 @@ struct Running<'a> {
     gone: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
     coordinator: Coordinator,
-    log: Box<dyn DecisionLog>,
+    log: Log,
     start: Instant,
     /// Those that are not ready yet.
     missing: usize,
@@ -211,7 +211,7 @@ impl<'a> Running<'a> {
             gone,
             workers: Vec::new(),
             coordinator: Coordinator::new(timing, participants, recovered.start),
-            log: Box::new(DirectoryLog::new(session.store.clone(), session.instance)),
+            log: Log::Directory(session.store.clone()),
             start: clock::now(),
             missing,
             parts: Vec::new(),
@@ -399,7 +399,7 @@ impl<'a> Running<'a> {
             epoch,
             attempt: common.attempt,
             parent: self.newest.clone(),
-            decision: DecisionMode::Directory,
+            decision: self.log.mode(),
             created_ms: clock::wall_ms(),
             topology: self.shared.plan.graph.fingerprint(),
             key_groups: common.key_groups,
@@ -437,6 +437,7 @@ impl<'a> Running<'a> {
                 Ok(())
             }
             Decided::Fenced => Err(Error::new(ErrorKind::Busy, "another instance has taken the job over")),
+            Decided::Superseded => Err(Error::new(ErrorKind::Superseded, "another instance has taken the job over")),
             Decided::Unknown(error) => Err(error),
         }
     }

@@ -2,7 +2,7 @@
 //! record types again.
 
 use crate::operator::{
-    Deal, DecisionLog, Operator, Process, Sink, SinkContext, SinkWriter, Source, SourceContext, Visible, Watermarks,
+    Deal, Decider, Operator, Process, Sink, SinkContext, SinkWriter, Source, SourceContext, Visible, Watermarks,
 };
 use crate::record::AnyBatch;
 use crate::state::Layout;
@@ -373,7 +373,7 @@ impl<O: Operator, F: Fn() -> O + Send + Sync> ItemsNode for OperatorOf<F> {
 pub(crate) trait SinkNode: Send + Sync {
     fn stage(&self, cx: &StageContext) -> Box<dyn AnyStage>;
     /// Its own decision log, if it has one.
-    fn decides(&self) -> Option<Arc<dyn DecisionLog>>;
+    fn decides(&self) -> Option<Arc<dyn Decider>>;
     /// Recovery 2.
     fn inspect<'a>(&'a self, cx: &'a SinkContext) -> LocalBoxFuture<'a, Result<Visible, BoxError>>;
     /// Recovery 7: finishes what the restored checkpoint holds.
@@ -392,7 +392,7 @@ impl<T: Send + 'static, S: Sink<T>> SinkNode for SinkOf<T, S> {
         let open = open_sink(self.sink.clone(), sink_context(cx));
         Box::new(SinkStage::new(open, self.sink.separates_epochs(), cx.clone()))
     }
-    fn decides(&self) -> Option<Arc<dyn DecisionLog>> {
+    fn decides(&self) -> Option<Arc<dyn Decider>> {
         self.sink.decides()
     }
     fn inspect<'a>(&'a self, cx: &'a SinkContext) -> LocalBoxFuture<'a, Result<Visible, BoxError>> {

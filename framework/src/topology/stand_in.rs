@@ -2,7 +2,7 @@
 //! nothing is called. Which are replaced, and what runs between them, is in `testing/`.
 
 use super::node::{Outputs, SinkNode, SourceNode};
-use crate::operator::{DecisionLog, Polled, SinkContext, Source, SourceContext, SourceReader, SplitBatch, Visible};
+use crate::operator::{Decider, Polled, SinkContext, Source, SourceContext, SourceReader, SplitBatch, Visible};
 use crate::record::AnyBatch;
 use crate::subtask::{
     AnyStage, Assignment, Commands, Keep, Kept, Life, Mark, Splits, StageContext, Unpack, drive_source, mismatch,
@@ -147,7 +147,7 @@ impl SinkNode for Keeper {
     fn stage(&self, cx: &StageContext) -> Box<dyn AnyStage> {
         Box::new(Keep { kept: self.0.clone(), counters: cx.counters.clone() })
     }
-    fn decides(&self) -> Option<Arc<dyn DecisionLog>> {
+    fn decides(&self) -> Option<Arc<dyn Decider>> {
         None
     }
     fn inspect<'a>(&'a self, _: &'a SinkContext) -> LocalBoxFuture<'a, Result<Visible, BoxError>> {
