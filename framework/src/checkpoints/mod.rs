@@ -59,6 +59,7 @@ mod log;
 mod manifest;
 mod outlook;
 mod protocol;
+mod record;
 mod recover;
 mod store;
 

@@ -3,7 +3,7 @@
 
 use crate::checkpoints::listing::Listing;
 use crate::checkpoints::recover::{Decision, Facts, Restore, Shown, recover};
-use crate::operator::Visible;
+use crate::operator::{LogId, Visible};
 use crate::{Attempt, Epoch, Error};
 use std::collections::BTreeSet;
 
@@ -21,6 +21,13 @@ pub(crate) enum Outlook {
         /// Refuses instead if a sink shows output of this later checkpoint.
         unless_shown: Option<Epoch>,
     },
+    /// Asks the log of the sinks, which a directory cannot.
+    Ask {
+        /// Which log.
+        log: LogId,
+        /// The newest checkpoint that is decided whatever the log says.
+        decided: Option<Epoch>,
+    },
     /// Touches nothing; says this.
     Refuse(Error),
 }
@@ -32,6 +39,9 @@ pub(crate) fn outlook(place: &str, listing: &Listing, damaged: &[(Epoch, Attempt
         for found in facts.found.iter_mut().filter(|f| (f.epoch, f.attempt) == (*epoch, *attempt)) {
             found.damage = Some(why.clone());
         }
+    }
+    if let Some(log) = facts.newest_log() {
+        return Outlook::Ask { log: log.clone(), decided: facts.known_decided() };
     }
     let (epoch, digest) = match recover(&facts) {
         Decision::Fresh { .. } => return Outlook::Fresh,
@@ -55,7 +65,7 @@ pub(crate) fn outlook(place: &str, listing: &Listing, damaged: &[(Epoch, Attempt
 mod tests {
     use super::super::listing::Listed;
     use super::super::listing::tests::listed;
-    use super::super::manifest::Damage;
+    use super::super::manifest::{Damage, DecisionMode, Manifest};
     use super::super::manifest::tests::{attempt, manifest};
     use super::*;
 
@@ -90,6 +100,16 @@ mod tests {
         let content = Err(Damage::Unreadable("half of it".into()));
         unreadable.manifests.push(Listed { epoch: 5, attempt: attempt(2), content });
         check(&unreadable, &[], Ok((4, Some(5))));
+    }
+
+    #[test]
+    fn where_sinks_decide_their_log_is_to_be_asked() {
+        let log = LogId { system: "cluster".into(), name: "progress".into(), incarnation: None };
+        let logged = |n| Manifest { decision: DecisionMode::Log(log.clone()), ..manifest(n, 1, None, &[]) };
+        let manifests = [4, 5].map(|n| listed(logged(n))).into();
+        let next = |decided| outlook("/data", &Listing { manifests, decided, ..Listing::default() }, &[]);
+        let Outlook::Ask { log: asked, decided } = next(vec![]) else { panic!("it is not asked") };
+        assert_eq!((asked, decided), (log, Some(4)));
     }
 
     #[test]

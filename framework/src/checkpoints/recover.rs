@@ -34,14 +34,15 @@
 //! jump.) In all other cases they are two histories, each with decided epochs of its own, and no choice keeps both:
 //! refuse, unless the sinks are at least once anyway.
 //!
-//! **A record R of a decision log** fits in front of this: the facts get an `Option<Progress>`, read after fencing.
-//! With it the identity to restore is R's and no longer the newest name; `choose` becomes a look-up by hash, a child of
-//! R's checkpoint that is here too came to nothing and is left to the clearing up, and the rows "R unknown here", "R
-//! older than a known decided one" and "no R but M(n >= 1)" refuse. The rows on markers, damage, `none` and `ID` stay
-//! as they are.
+//! **With a sink that decides** there is a record R, and what it names is decided and nothing else: those rows are in
+//! `record.rs`. Recovery goes by the mode that stands in the newest manifest, so that such a sink can be added (the
+//! directory's newest checkpoint is adopted by a record that names it) and taken away (once its last checkpoint is
+//! marked as decided).
 
 use crate::checkpoints::listing::{FileName, Listed, Listing};
-use crate::operator::{Digest, Visible};
+use crate::checkpoints::manifest::DecisionMode;
+use crate::checkpoints::record::{self, Record};
+use crate::operator::{Digest, LogId, Visible};
 use crate::{Attempt, Epoch, Error};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -95,6 +96,8 @@ pub(crate) struct Facts {
     pub(crate) sinks: Vec<Shown>,
     /// Whether any sink makes epochs visible as they are decided; false if all are at least once, or there is none.
     pub(crate) sinks_show: bool,
+    /// What the log of the sinks says, if the program has sinks that decide.
+    pub(crate) record: Option<Record>,
     /// What the user wants.
     pub(crate) restore: Restore,
     /// Whether the user accepts duplicates.
@@ -130,6 +133,8 @@ pub(crate) struct Link {
     pub(crate) digest: Digest,
     /// Its parent's.
     pub(crate) parent: Option<Digest>,
+    /// Where it was, or was to be, decided.
+    pub(crate) mode: DecisionMode,
 }
 
 /// What recovery does.
@@ -159,7 +164,7 @@ impl Facts {
     pub(crate) fn new(place: String, listing: &Listing, restore: Restore, allow_duplicates: bool) -> Self {
         let found = listing.manifests.iter().map(Found::of).collect();
         let decided = listing.decided.clone();
-        Self { place, found, decided, sinks: Vec::new(), sinks_show: false, restore, allow_duplicates }
+        Self { place, found, decided, sinks: Vec::new(), sinks_show: false, record: None, restore, allow_duplicates }
     }
 
     /// Notes that a checkpoint failed its verification. Verify what `recover` says to restore, and if it is damaged
@@ -170,35 +175,70 @@ impl Facts {
         }
     }
 
-    fn newest(&self) -> Option<Epoch> {
+    pub(super) fn newest(&self) -> Option<Epoch> {
         self.found.iter().map(|f| f.epoch).max()
+    }
+
+    /// The log that the newest checkpoint that can be read was to be decided in; none if that was the directory.
+    pub(super) fn newest_log(&self) -> Option<&LogId> {
+        let readable = self.found.iter().filter_map(|f| Some((f.epoch, &f.link.as_ref()?.mode)));
+        let logs = readable.map(|(epoch, mode)| match mode {
+            DecisionMode::Directory => (epoch, None),
+            DecisionMode::Log(id) => (epoch, Some(id)),
+        });
+        logs.max_by_key(|(epoch, log)| (*epoch, log.is_some())).and_then(|(_, log)| log)
+    }
+
+    /// The newest checkpoint that is decided by the directory's own evidence. Of a log's a manifest in place proves its
+    /// predecessor [I2], and a marker itself.
+    pub(super) fn known_decided(&self) -> Option<Epoch> {
+        let proven = match self.newest_log() {
+            Some(_) => self.newest().and_then(|n| n.checked_sub(1)),
+            None => self.newest(),
+        };
+        proven.max(self.decided.iter().copied().max())
     }
 
     fn intact(&self) -> impl Iterator<Item = &Found> {
         self.found.iter().filter(|f| f.damage.is_none())
     }
 
-    /// The newest epoch that shows, with its sink and attempts.
-    fn shown(&self) -> Option<(Epoch, &str, &BTreeSet<Attempt>)> {
-        let newest = |s: &'_ Shown| s.visible.newest.as_ref().map(|(epoch, _)| *epoch);
-        let sink = self.sinks.iter().filter(|s| newest(s).is_some()).max_by_key(|s| newest(s))?;
-        sink.visible.newest.as_ref().map(|(epoch, attempts)| (*epoch, sink.sink.as_str(), attempts))
+    /// The newest epoch of which output shows or may show.
+    pub(super) fn shown(&self) -> Option<Shows<'_>> {
+        let of_sink = |s: &'_ Shown| s.visible.newest.as_ref().map(|(epoch, _)| *epoch);
+        let sinks = self.sinks.iter().filter_map(|s| Some(Shows { epoch: of_sink(s)?, who: Witness::Sink(&s.sink) }));
+        let decided = self.record.as_ref().and_then(|record| {
+            Some(Shows { epoch: record.newest.as_ref()?.epoch, who: Witness::Log(&record.id) })
+        });
+        sinks.chain(decided).max_by_key(|shows| shows.epoch)
     }
 
     /// Attempts of which `epoch` shows, as far as that is a sink's newest.
-    fn shown_at(&self, epoch: Epoch) -> BTreeSet<Attempt> {
+    pub(super) fn shown_at(&self, epoch: Epoch) -> BTreeSet<Attempt> {
         let newest = self.sinks.iter().filter_map(|s| s.visible.newest.as_ref());
         newest.filter(|(n, _)| *n == epoch).flat_map(|(_, attempts)| attempts.iter().copied()).collect()
     }
 
-    /// The next number above everything that was ever used for a decision.
+    /// The next number: after the record, if that is the newest known; else above everything that was ever used for a
+    /// decision.
     fn next(&self) -> Epoch {
-        let known = self.newest().into_iter().chain(self.decided.iter().copied()).chain(self.shown().map(|s| s.0));
+        let recorded = self.record.as_ref().and_then(|record| record.newest.as_ref()).map(|r| r.epoch);
+        let shown = self.shown().map(|shows| shows.epoch);
+        if let Some(n) = recorded.filter(|_| recorded >= self.known_decided() && recorded >= shown) {
+            return n.saturating_add(1);
+        }
+        let known = self.newest().into_iter().chain(self.decided.iter().copied()).chain(shown);
         known.max().map_or(0, |n| n.saturating_add(1))
     }
 
+    /// The manifest that the record names.
+    fn recorded(&self) -> Option<&Found> {
+        let digest = &self.record.as_ref()?.newest.as_ref()?.manifest;
+        self.found.iter().find(|f| f.digest() == Some(digest))
+    }
+
     /// The checkpoints a user can choose from, in words.
-    fn ids(&self) -> String {
+    pub(super) fn ids(&self) -> String {
         let ids: BTreeSet<_> = self.intact().map(|f| f.epoch).collect();
         let ids: Vec<_> = ids.iter().map(Epoch::to_string).collect();
         if ids.is_empty() { "no intact one is there".into() } else { format!("there are {}", ids.join(", ")) }
@@ -208,14 +248,40 @@ impl Facts {
 impl Found {
     fn of(listed: &Listed) -> Self {
         let Listed { epoch, attempt, content } = listed;
-        let link = content.as_ref().ok().map(|(m, d)| Link { digest: d.clone(), parent: m.parent.clone() });
+        let link = content.as_ref().ok().map(|(m, d)| Link {
+            digest: d.clone(),
+            parent: m.parent.clone(),
+            mode: m.decision.clone(),
+        });
         let name = FileName::Manifest(*epoch, *attempt);
         let damage = content.as_ref().err().map(|damage| format!("{name}: {damage}"));
         Self { epoch: *epoch, attempt: *attempt, link, damage }
     }
 
-    fn digest(&self) -> Option<&Digest> {
+    pub(super) fn digest(&self) -> Option<&Digest> {
         self.link.as_ref().map(|link| &link.digest)
+    }
+}
+
+/// Output that shows, or may show.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shows<'a> {
+    pub(super) epoch: Epoch,
+    who: Witness<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Witness<'a> {
+    Sink(&'a str),
+    Log(&'a LogId),
+}
+
+impl fmt::Display for Shows<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.who {
+            Witness::Sink(sink) => write!(f, "the sink `{sink}` shows output up to epoch {}", self.epoch),
+            Witness::Log(id) => write!(f, "{id} says that checkpoint {} was decided, with its output", self.epoch),
+        }
     }
 }
 
@@ -231,18 +297,29 @@ pub(crate) fn recover(facts: &Facts) -> Decision {
 
 /// The newest decided one.
 fn latest(facts: &Facts) -> Result<Decision, Error> {
+    match (&facts.record, facts.newest_log()) {
+        (Some(record), _) if !record.is_behind_the_directory(facts) => record::latest(facts, record),
+        (None, Some(log)) if facts.decided.iter().max() < facts.newest().as_ref() => {
+            Err(record::refuse_no_log(facts, log))
+        }
+        _ => by_directory(facts),
+    }
+}
+
+/// The newest one that is in place.
+fn by_directory(facts: &Facts) -> Result<Decision, Error> {
     let newest = facts.newest();
     if let Some(marker) = facts.decided.iter().copied().max().filter(|n| newest.is_none_or(|newest| *n > newest)) {
         return Err(refuse_marker(facts, marker));
     }
     let Some(newest) = newest else {
         return match facts.shown() {
-            Some((epoch, sink, _)) if !facts.allow_duplicates => Err(refuse_output_alone(facts, epoch, sink)),
+            Some(shows) if !facts.allow_duplicates => Err(refuse_output_alone(facts, shows)),
             _ => Ok(Decision::Fresh { first: facts.next() }),
         };
     };
-    if let Some((epoch, sink, _)) = facts.shown().filter(|(epoch, ..)| *epoch > newest) {
-        return Err(refuse_newer_output(facts, newest, epoch, sink));
+    if let Some(shows) = facts.shown().filter(|shows| shows.epoch > newest) {
+        return Err(refuse_newer_output(facts, newest, shows));
     }
     let found = choose(facts, newest)?;
     match &found.damage {
@@ -254,7 +331,8 @@ fn latest(facts: &Facts) -> Result<Decision, Error> {
 /// None on the user's order.
 fn none(facts: &Facts) -> Result<Decision, Error> {
     match facts.shown() {
-        Some((epoch, sink, _)) if !facts.allow_duplicates => Err(refuse_none_over_output(epoch, sink)),
+        Some(shows) if !facts.allow_duplicates => Err(refuse_none_over_output(shows)),
+        _ if record::is_lost(facts) && !facts.allow_duplicates => Err(record::refuse_order(facts)),
         _ => Ok(Decision::Fresh { first: facts.next() }),
     }
 }
@@ -264,11 +342,15 @@ fn chosen(facts: &Facts, id: Epoch) -> Result<Decision, Error> {
     if !facts.found.iter().any(|f| f.epoch == id) {
         return Err(refuse_unknown(facts, id));
     }
-    if let Some((epoch, sink, _)) = facts.shown().filter(|(epoch, ..)| *epoch > id && !facts.allow_duplicates) {
-        return Err(refuse_going_back(id, epoch, sink));
+    if let Some(shows) = facts.shown().filter(|shows| shows.epoch > id && !facts.allow_duplicates) {
+        return Err(refuse_going_back(id, shows));
+    }
+    if record::is_lost(facts) && !facts.allow_duplicates {
+        return Err(record::refuse_order(facts));
     }
     let shown = facts.shown_at(id);
-    let found = match ancestor(facts, id).filter(|f| shown.is_empty() || shown.contains(&f.attempt)) {
+    let recorded = facts.recorded().filter(|f| f.epoch == id);
+    let found = match recorded.or_else(|| ancestor(facts, id)).filter(|f| shown.is_empty() || shown.contains(&f.attempt)) {
         Some(found) => found,
         None => choose(facts, id)?,
     };
@@ -276,15 +358,17 @@ fn chosen(facts: &Facts, id: Epoch) -> Result<Decision, Error> {
         return Err(refuse_damaged(facts, found, why));
     }
     let is_newest = facts.next() == id.saturating_add(1);
-    restore(found, (!is_newest).then(|| facts.next()))
+    let is_decided = facts.record.is_none() || recorded.is_some();
+    restore(found, (!is_newest || !is_decided).then(|| facts.next()))
 }
 
-/// The only ancestor of that number that the newest checkpoints have, if they agree.
+/// The only ancestor of that number that what the record names has; without one the newest checkpoints, if they agree.
 fn ancestor(facts: &Facts, id: Epoch) -> Option<&Found> {
     let newest = facts.newest().filter(|n| *n > id)?;
     let by_digest = |digest: &Digest| facts.found.iter().find(|f| f.digest() == Some(digest));
     let parent = |f: &&Found| f.link.as_ref()?.parent.as_ref().and_then(by_digest);
-    let lines = facts.found.iter().filter(|f| f.epoch == newest);
+    let recorded = facts.recorded();
+    let lines = facts.found.iter().filter(|f| recorded.map_or(f.epoch == newest, |recorded| *f == recorded));
     let mut all = lines.filter_map(|f| std::iter::successors(Some(f), parent).find(|f| f.epoch == id));
     let first = all.next()?;
     all.all(|f| f == first).then_some(first)
@@ -317,7 +401,7 @@ fn first_of<'a>(all: impl Iterator<Item = &'a Found>) -> Option<&'a Found> {
 /// M(n) cannot be used. An older one may take its place only if nobody has seen what came after that [H14, H15].
 fn fall_back(facts: &Facts, damaged: &Found, why: &str) -> Result<Decision, Error> {
     let older = facts.intact().map(|f| f.epoch).filter(|n| *n < damaged.epoch).max();
-    let Some(older) = older.filter(|n| facts.shown().is_none_or(|(shown, ..)| shown <= *n)) else {
+    let Some(older) = older.filter(|n| facts.shown().is_none_or(|shows| shows.epoch <= *n)) else {
         return Err(refuse_damaged(facts, damaged, why));
     };
     let found = choose(facts, older)?;
@@ -327,7 +411,7 @@ fn fall_back(facts: &Facts, damaged: &Found, why: &str) -> Result<Decision, Erro
     }
 }
 
-fn restore(found: &Found, announce: Option<Epoch>) -> Result<Decision, Error> {
+pub(super) fn restore(found: &Found, announce: Option<Epoch>) -> Result<Decision, Error> {
     let digest = found.digest().cloned().ok_or_else(|| Error::refused("an intact checkpoint has no identity"))?;
     Ok(Decision::Restore { digest, epoch: found.epoch, announce })
 }
@@ -345,18 +429,18 @@ fn refuse_marker(facts: &Facts, marker: Epoch) -> Error {
     ))
 }
 
-fn refuse_output_alone(facts: &Facts, epoch: Epoch, sink: &str) -> Error {
+pub(super) fn refuse_output_alone(facts: &Facts, shows: Shows<'_>) -> Error {
     Error::refused(format!(
-        "the sink `{sink}` shows output up to epoch {epoch}, but {} holds no checkpoint: it is not the directory this \
-         output was made with, or it was emptied. Starting from nothing would write all of it again. Name the right \
+        "{shows}, but {} holds no checkpoint: it is not the directory this output was made with, or it was emptied. Starting from nothing would write all of it again. Name the right \
          --data-dir; or give the sink an empty place to write to; or start with `--allow-duplicates`",
         facts.place
     ))
 }
 
-fn refuse_newer_output(facts: &Facts, newest: Epoch, epoch: Epoch, sink: &str) -> Error {
+pub(super) fn refuse_newer_output(facts: &Facts, newest: Epoch, shows: Shows<'_>) -> Error {
+    let epoch = shows.epoch;
     Error::refused(format!(
-        "the sink `{sink}` shows epoch {epoch}, but the newest checkpoint in {} is {newest}: the directory was put \
+        "{shows}, but the newest checkpoint in {} is {newest}: the directory was put \
          back to an earlier state or copied, or another instance ran on a copy. Going on would write the epochs up to \
          {epoch} a second time. Bring back the directory that belongs to this output; or start with `--restore ID \
          --allow-duplicates` ({}) and have these records twice",
@@ -365,7 +449,7 @@ fn refuse_newer_output(facts: &Facts, newest: Epoch, epoch: Epoch, sink: &str) -
     ))
 }
 
-fn refuse_other_output(facts: &Facts, epoch: Epoch, shown: &BTreeSet<Attempt>) -> Error {
+pub(super) fn refuse_other_output(facts: &Facts, epoch: Epoch, shown: &BTreeSet<Attempt>) -> Error {
     Error::refused(format!(
         "the sinks show epoch {epoch} of attempt {}, but checkpoint {epoch} in {} is of attempt {}: the directory was \
          put back or copied, and another history has been written since. Going on would write some records twice and, \
@@ -399,9 +483,9 @@ fn refuse_two_histories(facts: &Facts, epoch: Epoch, all: &[&Found]) -> Error {
     ))
 }
 
-fn refuse_damaged(facts: &Facts, damaged: &Found, why: &str) -> Error {
+pub(super) fn refuse_damaged(facts: &Facts, damaged: &Found, why: &str) -> Error {
     let shown = match facts.shown() {
-        Some((epoch, sink, _)) => format!(", and the sink `{sink}` shows output up to epoch {epoch}"),
+        Some(shows) => format!(", and {shows}"),
         None => String::new(),
     };
     Error::refused(format!(
@@ -423,16 +507,16 @@ fn refuse_unknown(facts: &Facts, id: Epoch) -> Error {
     ))
 }
 
-fn refuse_going_back(id: Epoch, epoch: Epoch, sink: &str) -> Error {
+fn refuse_going_back(id: Epoch, shows: Shows<'_>) -> Error {
     Error::refused(format!(
-        "the sink `{sink}` shows output up to epoch {epoch}: going back to checkpoint {id} would write the epochs \
+        "{shows}: going back to checkpoint {id} would write the epochs \
          after {id} again. If that is meant, add `--allow-duplicates`; or give the sink an empty place to write to"
     ))
 }
 
-fn refuse_none_over_output(epoch: Epoch, sink: &str) -> Error {
+fn refuse_none_over_output(shows: Shows<'_>) -> Error {
     Error::refused(format!(
-        "the sink `{sink}` shows output up to epoch {epoch}: `--restore none` would write all of it again. If that is \
+        "{shows}: `--restore none` would write all of it again. If that is \
          meant, add `--allow-duplicates`; or give the sink an empty place to write to"
     ))
 }
@@ -442,35 +526,36 @@ fn names(attempts: &BTreeSet<Attempt>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::manifest::tests::attempt;
     use super::*;
+    use crate::operator::{Instance, Progress};
     use proptest::prelude::*;
 
     /// A manifest of attempt `by`, and what names it: its number and its attempt. The parent is of the number before
     /// and of attempt 1, the usual one.
-    fn found(epoch: Epoch, by: u8) -> Found {
+    pub(in crate::checkpoints) fn found(epoch: Epoch, by: u8) -> Found {
         let parent = epoch.checked_sub(1).map(|n| digest(n, 1));
-        Found { epoch, attempt: attempt(by), link: Some(Link { digest: digest(epoch, by), parent }), damage: None }
+        Found { epoch, attempt: attempt(by), link: Some(Link { digest: digest(epoch, by), parent, mode: DecisionMode::Directory }), damage: None }
     }
 
-    fn digest(epoch: Epoch, by: u8) -> Digest {
+    pub(in crate::checkpoints) fn digest(epoch: Epoch, by: u8) -> Digest {
         Digest(format!("{epoch}/{by}"))
     }
 
-    fn damaged(epoch: Epoch, by: u8) -> Found {
+    pub(in crate::checkpoints) fn damaged(epoch: Epoch, by: u8) -> Found {
         Found { damage: Some("checksum".into()), ..found(epoch, by) }
     }
 
-    fn unreadable(epoch: Epoch, by: u8) -> Found {
+    pub(in crate::checkpoints) fn unreadable(epoch: Epoch, by: u8) -> Found {
         Found { link: None, ..damaged(epoch, by) }
     }
 
-    fn child_of(parent: Digest, epoch: Epoch, by: u8) -> Found {
-        Found { link: Some(Link { digest: digest(epoch, by), parent: Some(parent) }), ..found(epoch, by) }
+    pub(in crate::checkpoints) fn child_of(parent: Digest, epoch: Epoch, by: u8) -> Found {
+        Found { link: Some(Link { parent: Some(parent), ..found(epoch, by).link.unwrap() }), ..found(epoch, by) }
     }
 
-    fn shows(epoch: Epoch, by: &[u8]) -> Shown {
+    pub(in crate::checkpoints) fn shows(epoch: Epoch, by: &[u8]) -> Shown {
         let attempts = by.iter().map(|i| attempt(*i)).collect();
         Shown { sink: "out".into(), visible: Visible { newest: Some((epoch, attempts)), pending: vec![] } }
     }
@@ -480,14 +565,44 @@ mod tests {
     }
 
     /// Facts with an exactly-once sink.
-    fn facts(found: Vec<Found>, sinks: Vec<Shown>) -> Facts {
+    pub(in crate::checkpoints) fn facts(found: Vec<Found>, sinks: Vec<Shown>) -> Facts {
         let place = "/data".into();
         let (restore, allow_duplicates) = (Restore::Latest, false);
-        Facts { place, found, decided: vec![], sinks, sinks_show: true, restore, allow_duplicates }
+        Facts { place, found, decided: vec![], sinks, sinks_show: true, record: None, restore, allow_duplicates }
+    }
+
+    /// The log of the tests.
+    pub(in crate::checkpoints) fn log() -> LogId {
+        LogId { system: "cluster".into(), name: "progress".into(), incarnation: Some("1".into()) }
+    }
+
+    /// A manifest that was, or was to be, decided in the log.
+    pub(in crate::checkpoints) fn logged(mut found: Found) -> Found {
+        found.link.iter_mut().for_each(|link| link.mode = DecisionMode::Log(log()));
+        found
+    }
+
+    /// R of an epoch and the attempt that took it.
+    pub(in crate::checkpoints) fn names(epoch: Epoch, by: u8) -> Progress {
+        Progress {
+            version: record::VERSION,
+            job: "words".into(),
+            instance: Instance(uuid::Uuid::nil()),
+            attempt: attempt(by),
+            epoch,
+            manifest: digest(epoch, by),
+            parent: None,
+        }
+    }
+
+    /// Facts of a job whose sinks decide.
+    pub(in crate::checkpoints) fn with_log(found: Vec<Found>, newest: Option<Progress>) -> Facts {
+        let record = Some(Record { id: log(), newest });
+        Facts { record, ..facts(found.into_iter().map(logged).collect(), vec![]) }
     }
 
     #[derive(Debug, PartialEq)]
-    enum Expect {
+    pub(in crate::checkpoints) enum Expect {
         Fresh(Epoch),
         Take(Epoch, u8),
         Back(Epoch, u8, Epoch),
@@ -496,7 +611,7 @@ mod tests {
     use Expect::*;
 
     #[track_caller]
-    fn check(facts: &Facts, expect: Expect) {
+    pub(in crate::checkpoints) fn check(facts: &Facts, expect: Expect) {
         match (recover(facts), expect) {
             (Decision::Fresh { first }, Fresh(n)) if first == n => {}
             (Decision::Restore { digest: d, announce: None, .. }, Take(n, by)) if d == digest(n, by) => {}
@@ -510,7 +625,7 @@ mod tests {
         }
     }
 
-    fn ordered(facts: Facts, restore: Restore) -> [Facts; 2] {
+    pub(in crate::checkpoints) fn ordered(facts: Facts, restore: Restore) -> [Facts; 2] {
         [false, true].map(|allow_duplicates| Facts { restore, allow_duplicates, ..facts.clone() })
     }
 
@@ -536,7 +651,7 @@ mod tests {
     fn a_directory_put_back_or_copied() {
         check(
             &facts(vec![found(5, 1)], vec![shows(6, &[1])]),
-            Refuse("shows epoch 6, but the newest checkpoint in /data is 5"),
+            Refuse("shows output up to epoch 6, but the newest checkpoint in /data is 5"),
         );
         check(&facts(vec![found(5, 1)], vec![shows_nothing(), shows(5, &[2])]), Refuse("another history"));
         let both = [shows(5, &[1]), shows(5, &[2])];
@@ -707,6 +822,22 @@ mod tests {
         }
     }
 
+    /// What the model says in worlds with Kafka: of a manifest it knows number and identity, here the attempt.
+    fn model_with_log(seen: &[(Epoch, u8, bool)], r: Option<(Epoch, u8)>) -> Model {
+        let newest = seen.iter().map(|m| m.0).max();
+        let proven = newest.and_then(|n| n.checked_sub(1));
+        match r {
+            None if proven.is_some() => Model::UnknownEpochs,
+            None => Model::Fresh,
+            Some(r) if proven > Some(r.0) => Model::UnknownEpochs,
+            Some(r) => match seen.iter().find(|m| (m.0, m.1) == r) {
+                Some((n, by, true)) => Model::Restore(*n, *by),
+                Some(_) => Model::Damaged { older: None },
+                None => Model::UnknownEpochs,
+            },
+        }
+    }
+
     /// What a sink says of its final files.
     fn witness(last: &[(Epoch, u8)]) -> Visible {
         let newest = last.iter().map(|x| x.0).max();
@@ -723,8 +854,10 @@ mod tests {
     }
 
     prop_compose! {
-        /// Any facts at all, siblings and several sinks included.
+        /// Any facts at all, siblings, several sinks and a log included.
         fn any_facts()(
+            is_logged in proptest::collection::vec(any::<bool>(), 6),
+            newest in proptest::option::of(proptest::option::of((0..6u64, 0..3u8))),
             seen in proptest::collection::btree_map((0..6u64, 0..3u8), (0..3u8, 0..3u8), 0..6),
             sinks in proptest::collection::vec(any_files(), 0..3), decided in proptest::collection::vec(0..7u64, 0..2),
             sinks_show in any::<bool>(), restore in any_order(), allow_duplicates in any::<bool>(),
@@ -736,9 +869,12 @@ mod tests {
             };
             let sinks_show = sinks_show || sinks.iter().any(|last| !last.is_empty());
             let shown = |last: &Vec<_>| Shown { sink: "out".into(), visible: witness(last) };
+            let mode = |(found, is_logged): (Found, bool)| if is_logged { logged(found) } else { found };
+            let found = seen.into_iter().map(make).zip(is_logged).map(mode).collect();
+            let record = newest.map(|newest| Record { id: log(), newest: newest.map(|(n, by)| names(n, by)) });
             Facts {
-                decided, sinks_show, restore, allow_duplicates,
-                ..facts(seen.into_iter().map(make).collect(), sinks.iter().map(shown).collect())
+                decided, sinks_show, record, restore, allow_duplicates,
+                ..facts(found, sinks.iter().map(shown).collect())
             }
         }
     }
@@ -773,15 +909,35 @@ mod tests {
         }
 
         #[test]
+        fn with_a_log_it_decides_as_the_model_does(
+            seen in proptest::collection::btree_map((0..6u64, 0..3u8), any::<bool>(), 0..6),
+            r in proptest::option::of((0..7u64, 0..3u8)),
+        ) {
+            let seen: Vec<_> = seen.into_iter().map(|((n, by), intact)| (n, by, intact)).collect();
+            let all = seen.iter().map(|(n, by, intact)| if *intact { found(*n, *by) } else { damaged(*n, *by) });
+            let decision = recover(&with_log(all.collect(), r.map(|(n, by)| names(n, by))));
+            match (model_with_log(&seen, r), decision) {
+                (Model::Fresh, Decision::Fresh { first: 0 })
+                | (Model::UnknownEpochs | Model::Damaged { .. }, Decision::Refuse(_)) => {}
+                (Model::Restore(n, by), Decision::Restore { digest: d, announce: None, .. }) => {
+                    prop_assert_eq!(d, digest(n, by));
+                }
+                (model, decision) => prop_assert!(false, "{model:?}, but {decision:?}"),
+            }
+        }
+
+        #[test]
         fn no_decision_without_leave_doubles_or_forgets(facts in any_facts()) {
-            let shown = facts.shown().map(|s| s.0);
+            let shown = facts.shown().map(|shows| shows.epoch);
             let known = facts.next();
             match recover(&facts) {
                 Decision::Fresh { first } => {
-                    prop_assert_eq!(first, known);
+                    let has_log = facts.record.is_some() && facts.newest_log().is_some();
+                    prop_assert!(first == known || has_log && first == 0 && shown.is_none());
                     prop_assert!(facts.allow_duplicates || shown.is_none());
-                    // Never silently from empty.
-                    prop_assert!(facts.restore == Restore::None || facts.found.is_empty() && facts.decided.is_empty());
+                    // Never silently from empty; of a log only a genesis that came to nothing.
+                    let nothing = facts.newest().is_none_or(|n| has_log && n == 0) && facts.decided.is_empty();
+                    prop_assert!(facts.restore == Restore::None || nothing);
                 }
                 Decision::Restore { digest, epoch, announce } => {
                     let found = facts.found.iter().find(|f| f.digest() == Some(&digest));
@@ -789,6 +945,12 @@ mod tests {
                     prop_assert!(facts.allow_duplicates || shown.is_none_or(|n| n <= epoch));
                     // Numbering never goes back, and only who stands on the newest number goes on without a word.
                     prop_assert_eq!(announce.unwrap_or(epoch + 1), known);
+                    // Where a log decided, its record and nothing else says what goes on without a word.
+                    let named = facts.record.as_ref().and_then(|record| record.newest.as_ref());
+                    let is_adopted = facts.newest_log().is_none();
+                    let is_marked = facts.record.is_none() && facts.decided.contains(&epoch);
+                    let is_named = named.is_some_and(|r| r.manifest == digest);
+                    prop_assert!(announce.is_some() || is_adopted || is_marked || is_named || facts.allow_duplicates);
                     let by = found.map(|f| f.attempt);
                     let at = facts.shown_at(epoch);
                     prop_assert!(at.is_empty() || by.is_some_and(|by| at.contains(&by)));

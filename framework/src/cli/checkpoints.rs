@@ -135,6 +135,11 @@ fn is_finished(listing: &Listing, listed: &Listed) -> bool {
     listing.decided.iter().any(|marker| *marker >= listed.epoch)
 }
 
+/// In the directory, what is there is decided; of the newest of a log only the log can say.
+fn is_decided(next: &Outlook, listed: &Listed) -> bool {
+    !matches!(next, Outlook::Ask { decided, .. } if decided.is_none_or(|n| n < listed.epoch))
+}
+
 fn is_next(next: &Outlook, listed: &Listed) -> bool {
     matches!(next, Outlook::Restore { epoch, attempt, .. } if (*epoch, *attempt) == (listed.epoch, listed.attempt))
 }
@@ -150,7 +155,8 @@ fn list_text(directory: &Directory, listing: &Listing, job: &str, damaged: &Dama
             match why(damaged, listed) {
                 Some(_) => "damaged",
                 None if is_finished(listing, listed) => "finished",
-                None => "decided",
+                None if is_decided(next, listed) => "decided",
+                None => "prepared",
             },
         );
         let mark = if is_next(next, listed) { '>' } else { ' ' };
@@ -178,11 +184,15 @@ fn outlook_text(next: &Outlook) -> String {
             "the next start takes checkpoint {epoch}, and refuses if a sink shows output of checkpoint {later} or of \
              others after {epoch}"
         ),
+        Outlook::Ask { log, decided } => {
+            let at_least = decided.map_or_else(String::new, |n| format!(", which is {n} or a later one"));
+            format!("the next start takes the checkpoint that {log} says is decided{at_least}")
+        }
         Outlook::Refuse(error) => format!("the next start refuses: {error}"),
     }
 }
 
-fn list_json(directory: &Directory, listing: &Listing, job: &str, damaged: &Damaged, next: &Outlook) -> String {
+fn list_json(directory: &Directory, listing: &Listing, job: &str, damaged: &Damaged, outlook: &Outlook) -> String {
     let line = |listed: &Listed| {
         let manifest = listed.content.as_ref().ok().map(|(manifest, _)| manifest);
         let sizes = manifest.map(Sizes::of);
@@ -191,15 +201,16 @@ fn list_json(directory: &Directory, listing: &Listing, job: &str, damaged: &Dama
             "epoch": listed.epoch, "attempt": listed.attempt.to_string(), "taken_ms": manifest.map(|m| m.created_ms),
             "bytes": sizes.as_ref().map(|s| s.bytes), "files": sizes.as_ref().map(|s| s.files),
             "deltas": sizes.as_ref().map(|s| s.deltas), "bases": sizes.as_ref().map(|s| s.bases),
-            "decided": manifest.is_some(), "finished": is_finished(listing, listed),
-            "restorable": damage.is_none(), "damage": damage, "next": is_next(next, listed),
+            "decided": manifest.is_some() && is_decided(outlook, listed), "finished": is_finished(listing, listed),
+            "restorable": damage.is_none(), "damage": damage, "next": is_next(outlook, listed),
         })
     };
-    let next = match next {
+    let next = match outlook {
         Outlook::Fresh => json!({ "does": "fresh" }),
         Outlook::Restore { epoch, unless_shown, .. } => {
             json!({ "does": "restore", "epoch": epoch, "refuses_if_shown": unless_shown })
         }
+        Outlook::Ask { log, decided } => json!({ "does": "ask", "log": log, "decided": decided }),
         Outlook::Refuse(error) => json!({ "does": "refuse", "why": error.to_string() }),
     };
     let all: Vec<Value> = listing.manifests.iter().map(line).collect();

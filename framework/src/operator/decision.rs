@@ -54,6 +54,17 @@ pub struct LogId {
     pub incarnation: Option<String>,
 }
 
+impl LogId {
+    /// Whether two names mean the same log. An incarnation that is not known tells nothing.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        let differ = |(a, b)| a != b;
+        self.system == other.system
+            && self.name == other.name
+            && !self.incarnation.as_ref().zip(other.incarnation.as_ref()).is_some_and(differ)
+    }
+}
+
 impl fmt::Display for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { system, name, incarnation } = self;
