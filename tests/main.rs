@@ -13,6 +13,7 @@
 //! | `operator` | operators without keys, and what goes to all subtasks |
 //! | `backpressure` | slow sinks, quiet streams |
 //! | `memory` | state larger than memory |
+//! | `deciding` | sinks that decide checkpoints: the right to decide, taken and lost |
 //! | `embed` | jobs inside of programs: the handle, channels, the example `embedded` |
 //! | `kafka` | Kafka as a source, against a real one (feature `kafka`) |
 //! | `timers` | timers in whole pipelines |
@@ -25,6 +26,7 @@ mod command_line;
 mod common;
 mod crash;
 mod damage;
+mod deciding;
 mod embed;
 mod exactly_once;
 #[cfg(feature = "kafka")]

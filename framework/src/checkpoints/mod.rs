@@ -7,6 +7,7 @@
 //! | `manifest.rs` | M(n), the file that is a checkpoint, and how parts become one | yes |
 //! | `listing.rs` | the names in the directory of checkpoints | yes |
 //! | `recover.rs` | what to resume from: the recovery table | yes |
+//! | `record.rs` | its rows where sinks decide | yes |
 //! | `outlook.rs` | what the next start will do, for those who look | yes |
 //! | `protocol.rs` | the coordinator: events in, commands out | yes |
 //! | `collect.rs` | what may be deleted | yes |
@@ -38,13 +39,23 @@
 //! known decided and finished. I3 at most one producer of a transactional log can commit. I4 nothing a recovery may
 //! need is ever deleted. I5 decisions form a chain by hash.
 //!
-//! # Recovery, where the directory decides
-//! 1. [`Store::open`]: lock the job directory. A recovery in place keeps the lock.
+//! # Recovery
+//! A *claim* is the newest record R once more, with the instance of this process, alone in a transaction: it says whose
+//! the job is. A process makes one in its life; its genesis counts as one. Where the directory decides, the lock says
+//! that, and steps 0, 3, 4 and 6 are nothing to do.
+//!
+//! 0. Only in a process that has run before. If its claim is not known to be decided it yields, and never fences back
+//!    [C10]. Else it looks, without fencing, whose the newest record is, an undecided one included [C3]: another
+//!    instance's, then it is superseded [C2]; its own, then it goes on.
+//! 1. [`Store::open`]: lock the job directory. A recovery in place keeps the lock. R is looked at as a hint: what is
+//!    sure to be refused is refused before a job that runs elsewhere is fenced.
 //! 2. [`Store::list`] and the sinks' `inspect`: list, and make the names durable before acting on any of them [H5].
-//! 3. and 4. Fence, read R: nothing to do here, for the lock fences and the manifest is the record.
+//! 3. Fence: no earlier producer can decide any more, and what they left open is settled.
+//! 4. Read R, only now [M8]. If this process has claimed and R is another instance's, it is superseded [C4].
 //! 5. [`recover`] decides. [`Store::verify`] what it says to restore, before anything else is done; if it is damaged,
 //!    [`Facts::note_damage`] and ask again. Refusals are final and touch nothing.
-//! 6. Claim: nothing to do here.
+//! 6. Claim, unless this process has. Only a known decision counts; else it yields [C8, C10]. Before it no record flows
+//!    [C5], nothing is cleared away [C7], and no refusal comes after it [C6].
 //! 7. Finish the committables of the restored M(n), fsync [H1]. Then [`clean_after_restore`] on the listing of step 2,
 //!    and the sinks' `clean`. **If the job goes back (`announce`) or starts above what was there (`first` > 0), the
 //!    sinks' `clean` waits until that checkpoint is decided and finished [H16]**; the plan for the directory sees to it
@@ -70,5 +81,6 @@ pub(crate) use log::Log;
 pub(crate) use manifest::{Damage, GateTime, Head, Manifest, Part, SplitSnapshot, SplitTime};
 pub(crate) use outlook::{Outlook, outlook};
 pub(crate) use protocol::{Command, Coordinator, Event, Participant, Participants, Settings, Start};
+pub(crate) use record::{Record, VERSION as RECORD_VERSION, hint, refuse_gone};
 pub(crate) use recover::{Decision, Facts, Restore, Shown, recover};
 pub(crate) use store::Store;

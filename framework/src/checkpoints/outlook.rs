@@ -65,8 +65,8 @@ pub(crate) fn outlook(place: &str, listing: &Listing, damaged: &[(Epoch, Attempt
 mod tests {
     use super::super::listing::Listed;
     use super::super::listing::tests::listed;
-    use super::super::manifest::{Damage, DecisionMode, Manifest};
     use super::super::manifest::tests::{attempt, manifest};
+    use super::super::manifest::{Damage, DecisionMode, Manifest};
     use super::*;
 
     fn listing(epochs: &[Epoch]) -> Listing {

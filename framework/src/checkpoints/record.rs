@@ -107,6 +107,13 @@ pub(crate) fn hint(facts: &Facts) -> Option<Error> {
     }
 }
 
+impl Facts {
+    /// Whether the log of the newest checkpoint has to be there.
+    pub(crate) fn expects_a_record(&self) -> bool {
+        self.newest_log().is_some() && self.known_decided().is_some()
+    }
+}
+
 // ---- refusals -------------------------------------------------------------------------------------------------------
 
 fn refuse_other_log(facts: &Facts, record: &Record, log: &LogId) -> Error {
@@ -117,6 +124,18 @@ fn refuse_other_log(facts: &Facts, record: &Record, log: &LogId) -> Error {
          on in the new log",
         facts.place,
         record.id,
+        facts.ids()
+    ))
+}
+
+/// The log is not there at all.
+pub(crate) fn refuse_gone(facts: &Facts) -> Error {
+    let log = facts.newest_log().map_or_else(|| "the decision log".to_owned(), LogId::to_string);
+    Error::refused(format!(
+        "{log}, in which the checkpoints in {} were decided, is gone: it was deleted, or the program writes to another \
+         cluster now. Which output shows cannot be known here. Bring it back; or start with `--restore ID \
+         --allow-duplicates` ({}), which goes on in a new log",
+        facts.place,
         facts.ids()
     ))
 }

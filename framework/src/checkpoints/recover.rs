@@ -207,9 +207,10 @@ impl Facts {
     pub(super) fn shown(&self) -> Option<Shows<'_>> {
         let of_sink = |s: &'_ Shown| s.visible.newest.as_ref().map(|(epoch, _)| *epoch);
         let sinks = self.sinks.iter().filter_map(|s| Some(Shows { epoch: of_sink(s)?, who: Witness::Sink(&s.sink) }));
-        let decided = self.record.as_ref().and_then(|record| {
-            Some(Shows { epoch: record.newest.as_ref()?.epoch, who: Witness::Log(&record.id) })
-        });
+        let decided = self
+            .record
+            .as_ref()
+            .and_then(|record| Some(Shows { epoch: record.newest.as_ref()?.epoch, who: Witness::Log(&record.id) }));
         sinks.chain(decided).max_by_key(|shows| shows.epoch)
     }
 
@@ -350,10 +351,11 @@ fn chosen(facts: &Facts, id: Epoch) -> Result<Decision, Error> {
     }
     let shown = facts.shown_at(id);
     let recorded = facts.recorded().filter(|f| f.epoch == id);
-    let found = match recorded.or_else(|| ancestor(facts, id)).filter(|f| shown.is_empty() || shown.contains(&f.attempt)) {
-        Some(found) => found,
-        None => choose(facts, id)?,
-    };
+    let found =
+        match recorded.or_else(|| ancestor(facts, id)).filter(|f| shown.is_empty() || shown.contains(&f.attempt)) {
+            Some(found) => found,
+            None => choose(facts, id)?,
+        };
     if let Some(why) = &found.damage {
         return Err(refuse_damaged(facts, found, why));
     }
@@ -536,7 +538,12 @@ pub(super) mod tests {
     /// and of attempt 1, the usual one.
     pub(in crate::checkpoints) fn found(epoch: Epoch, by: u8) -> Found {
         let parent = epoch.checked_sub(1).map(|n| digest(n, 1));
-        Found { epoch, attempt: attempt(by), link: Some(Link { digest: digest(epoch, by), parent, mode: DecisionMode::Directory }), damage: None }
+        Found {
+            epoch,
+            attempt: attempt(by),
+            link: Some(Link { digest: digest(epoch, by), parent, mode: DecisionMode::Directory }),
+            damage: None,
+        }
     }
 
     pub(in crate::checkpoints) fn digest(epoch: Epoch, by: u8) -> Digest {

@@ -3,6 +3,7 @@
 
 use super::control::{Asked, Control};
 use super::metrics::Meters;
+use super::ownership::{self, Right};
 use super::recovery::{self, Recovered};
 use super::status::Phase;
 use super::wiring::{Common, Switchboard, reads_ahead, wire};
@@ -17,6 +18,7 @@ use crate::state::backend::StateEnv;
 use crate::subtask::{self, Assignment, Report, Reports, Suspect};
 use crate::topology::{Kind, Plan};
 use crate::{Attempt, Epoch, Error, ErrorKind, Job, clock};
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -38,6 +40,7 @@ pub(crate) struct Session {
     pub(crate) job: Job,
     pub(crate) store: Arc<Store>,
     pub(crate) instance: Instance,
+    pub(crate) right: Cell<Right>,
     pub(crate) control: Control,
 }
 
@@ -49,10 +52,9 @@ pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Erro
     let (job, store, suspect) = (&session.job, &session.store, order.suspect.take());
     let plan = job.plan()?;
     plan.graph.read_secrets()?;
-    directory_decides(&plan)?;
     let attempt = Attempt::draw();
     let prepare = async {
-        let recovered = recovery::recover_job(store, &plan, attempt, order).await?;
+        let recovered = recovery::recover_job(session, &plan, attempt, order).await?;
         let restored = recovered.manifest.as_ref().map(|m| m.epoch);
         tracing::info!(job = %job.name, restored, first = recovered.first, "recovered");
         let splits = deal(&plan, recovered.manifest.as_deref()).await?;
@@ -87,23 +89,6 @@ pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Erro
 async fn stopped_for(control: &Control, grace: Duration) {
     control.stopped().await;
     tokio::time::sleep(grace).await;
-}
-
-/// Sinks with a decision log of their own are part of the contract; recovering from one is not built yet.
-fn directory_decides(plan: &Plan) -> Result<(), Error> {
-    for node in &plan.graph.nodes {
-        if let Kind::Sink(sink) = &node.kind
-            && sink.decides().is_some()
-        {
-            let text = format!(
-                "the {} at {} decides checkpoints itself, which this version cannot recover from",
-                node.label(),
-                node.site
-            );
-            return Err(Error::new(ErrorKind::Topology, text));
-        }
-    }
-    Ok(())
 }
 
 /// All splits of each source, those the checkpoint knows and those that are new, dealt to its subtasks.
@@ -211,7 +196,7 @@ impl<'a> Running<'a> {
             gone,
             workers: Vec::new(),
             coordinator: Coordinator::new(timing, participants, recovered.start),
-            log: Log::Directory(session.store.clone()),
+            log: recovered.log,
             start: clock::now(),
             missing,
             parts: Vec::new(),
@@ -428,6 +413,7 @@ impl<'a> Running<'a> {
         };
         match self.log.commit(&progress).await {
             Decided::Committed => {
+                self.session.right.set(Right::Claimed);
                 let taken = self.session.control.decided(epoch);
                 self.meters.decided(&taken);
                 let [took_us, pause_us, alignment_us] =
@@ -436,8 +422,12 @@ impl<'a> Running<'a> {
                 self.answers.push_back(Event::Decided { epoch });
                 Ok(())
             }
-            Decided::Fenced => Err(Error::new(ErrorKind::Busy, "another instance has taken the job over")),
-            Decided::Superseded => Err(Error::new(ErrorKind::Superseded, "another instance has taken the job over")),
+            // recovery finds out by whom, and whether that one goes on
+            Decided::Fenced => Err(Error::new(
+                ErrorKind::Failed,
+                format!("checkpoint {epoch} could not be decided: another producer of this job has fenced this one"),
+            )),
+            Decided::Superseded => Err(ownership::lost(self.session, None)),
             Decided::Unknown(error) => Err(error),
         }
     }

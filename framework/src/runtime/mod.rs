@@ -5,6 +5,7 @@
 //! | `supervise.rs` | attempts one after the other, by the restart policy |
 //! | `poison.rs` | whether it is always the same record that fails |
 //! | `recovery.rs` | what to resume from, and putting it in order: steps 2 to 7 of a recovery |
+//! | `ownership.rs` | whose the job is, where sinks decide: fencing and claiming |
 //! | `wiring.rs` | lanes, commands and participants of a plan |
 //! | `worker.rs` | threads, and the subtasks pinned to them |
 //! | `attempt.rs` | one attempt: carries out what the coordinator commands |
@@ -19,6 +20,7 @@ mod attempt;
 mod control;
 mod handle;
 mod metrics;
+mod ownership;
 mod poison;
 mod recovery;
 mod solo;

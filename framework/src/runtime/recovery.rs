@@ -1,8 +1,9 @@
 //! A recovery, steps 2 to 7 as numbered in `checkpoints/`: what to resume from, whether the program fits it, and
 //! putting the sinks and the directory in order. What it decides is decided by pure functions there.
 
-use super::attempt::Order;
-use crate::checkpoints::{Decision, Facts, Listing, Manifest, Shown, Start, Store, clean_after_restore, recover};
+use super::attempt::{Order, Session};
+use super::ownership;
+use crate::checkpoints::{Decision, Facts, Listing, Log, Manifest, Shown, Start, Store, clean_after_restore, recover};
 use crate::key::KEY_GROUPS;
 use crate::operator::{Digest, SinkContext, Traffic, Visible};
 use crate::state::snapshot::OperatorStates;
@@ -24,6 +25,8 @@ pub(crate) struct Recovered {
     pub(crate) operators: Vec<OperatorStates>,
     /// Sinks that are to be cleaned when the first checkpoint is decided and not before [H16].
     pub(crate) uncleaned: Vec<(usize, Visible)>,
+    /// Where checkpoints are decided.
+    pub(crate) log: Log,
 }
 
 fn sinks(plan: &Plan) -> impl Iterator<Item = (usize, &str, &dyn SinkNode)> {
@@ -43,11 +46,13 @@ fn sink_error(error: crate::BoxError, name: &str) -> Error {
 
 /// Recovers a job: nothing runs yet, and when this returns all is as the restored checkpoint says.
 pub(crate) async fn recover_job(
-    store: &Store,
+    session: &Session,
     plan: &Plan,
     attempt: Attempt,
     order: &Order,
 ) -> Result<Recovered, Error> {
+    let store = &session.store;
+    let decider = ownership::decider(plan)?;
     // 2. list, and make names durable before acting on them
     let listing = store.list()?;
     let mut facts = Facts::new(store.data_dir().display().to_string(), &listing, order.restore, order.allow_duplicates);
@@ -59,6 +64,11 @@ pub(crate) async fn recover_job(
         facts.sinks.push(Shown { sink: name.into(), visible: visible.clone() });
         listed.push((node, visible));
     }
+    // 0., 3. and 4. nobody else can decide any more, and what was decided is known
+    let log = match decider {
+        Some(decider) => Log::Sinks(ownership::take(session, &*decider, attempt, order, &mut facts).await?),
+        None => Log::Directory(store.clone()),
+    };
     // 5. decide, and verify before anything is touched
     let decision = decide(store, &listing, &mut facts)?;
     let restored = match &decision {
@@ -67,6 +77,8 @@ pub(crate) async fn recover_job(
     };
     let manifest = restored.as_ref().map(|(manifest, _)| manifest.clone());
     let operators = fit(plan, manifest.as_deref())?;
+    // 6. from here on the job is this process's
+    ownership::claim(session, &log, attempt, (&facts, &decision), restored.as_ref()).await?;
     // 7. finish what was decided, then clear away what is over
     if let Some(manifest) = &manifest {
         commit(plan, store.job(), attempt, manifest).await?;
@@ -85,7 +97,7 @@ pub(crate) async fn recover_job(
     }
     store.remove_live_except(attempt)?;
     let digest = restored.map(|(_, digest)| digest);
-    Ok(Recovered { manifest, digest, first, start, operators, uncleaned })
+    Ok(Recovered { manifest, digest, first, start, operators, uncleaned, log })
 }
 
 /// Asks the recovery table until what it says to restore is intact.

@@ -3,12 +3,14 @@
 use super::attempt::{self, Order, Session};
 use super::control::Control;
 use super::metrics;
+use super::ownership::{self, Right};
 use super::poison::{Failure, verdict};
 use super::status::Phase;
 use crate::checkpoints::Store;
 use crate::guard::message;
 use crate::operator::Instance;
 use crate::{Error, ErrorKind, Job, spawn};
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -35,7 +37,13 @@ fn run(job: Job, control: &Control, begun: oneshot::Sender<()>) -> Result<(), Er
     // mistakes in building, and secrets that are missing, show before a directory is made
     job.plan()?.graph.read_secrets()?;
     let store = Arc::new(Store::open(&job.settings.data_dir, &job.name)?);
-    let session = Session { job, store, instance: Instance(uuid::Uuid::new_v4()), control: control.clone() };
+    let session = Session {
+        job,
+        store,
+        instance: Instance(uuid::Uuid::new_v4()),
+        right: Cell::new(Right::None),
+        control: control.clone(),
+    };
     // nobody listens when nobody wants a handle
     let _ = begun.send(());
     runtime.block_on(supervise(&session))
@@ -54,6 +62,10 @@ async fn supervise(session: &Session) -> Result<(), Error> {
         let Err(error) = attempt::run(session, &mut order).await else { return Ok(()) };
         if !error.kind().is_retriable() || control.is_stopping() {
             return Err(error);
+        }
+        // recovery 0: whoever has fenced others and cannot know that its claim is decided never fences back [C10]
+        if session.right.get() == Right::Fenced {
+            return Err(ownership::yields(&session.job.name, Some(error)));
         }
         if control.status().checkpoints > before {
             failures.clear();

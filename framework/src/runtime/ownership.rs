@@ -1,0 +1,172 @@
+//! Whose the job is, where sinks decide: opening their log, looking, fencing, reading and claiming, steps 0, 1, 3, 4 and
+//! 6 of a recovery as numbered in `checkpoints/`. Where the directory decides its lock says whose the job is.
+//!
+//! A process claims once in its life, by a record with its instance: the newest one once more, or its genesis. Whoever
+//! is fenced after that looks whose the newest record is: another's, then it is superseded, for good; its own, then it
+//! was fenced by somebody who gave up, and goes on. Whoever loses the right before its claim is known to be decided
+//! cannot tell, and yields: it ends, to be started again after a pause, and never fences back.
+
+use super::attempt::{Order, Session};
+use crate::checkpoints::{Decision, Facts, Log, Manifest, RECORD_VERSION, Record, hint, refuse_gone};
+use crate::operator::{Decided, Decider, DecisionLog, Digest, LogContext, Progress};
+use crate::topology::{Kind, Plan};
+use crate::{Attempt, Error, ErrorKind};
+use std::sync::Arc;
+
+/// What a process may do to the log of its job.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Right {
+    /// Nothing yet: it has fenced nobody.
+    #[default]
+    None,
+    /// It has fenced others, and its claim is not known to be decided.
+    Fenced,
+    /// The job is its own, until another one claims it.
+    Claimed,
+}
+
+/// What the sinks of a plan decide with, if any do.
+///
+/// # Errors
+/// When they disagree.
+pub(crate) fn decider(plan: &Plan) -> Result<Option<Arc<dyn Decider>>, Error> {
+    let mut first: Option<(Arc<dyn Decider>, String)> = None;
+    for node in &plan.graph.nodes {
+        let Kind::Sink(sink) = &node.kind else { continue };
+        let Some(decider) = sink.decides() else { continue };
+        let name = node.name.as_deref().unwrap_or_default();
+        let at = format!("sink `{name}` at {} ({})", node.site, decider.place());
+        match &first {
+            None => first = Some((decider, at)),
+            Some((known, _)) if Arc::ptr_eq(known, &decider) => {}
+            Some((_, other)) => {
+                let text = format!(
+                    "the {other} and the {at} both decide checkpoints, each in a transaction of its own, and only one can: make \
+                     them of one and the same connection, or let one of them write at least once"
+                );
+                return Err(Error::new(ErrorKind::Topology, text));
+            }
+        }
+    }
+    Ok(first.map(|(decider, _)| decider))
+}
+
+/// Steps 0, 1, 3 and 4: opens the log, makes sure that nobody else can decide, and notes in the facts what is decided.
+///
+/// # Errors
+/// [`Superseded`](ErrorKind::Superseded), [`Busy`](ErrorKind::Busy) if this process yields, refusals, and the log's own.
+pub(crate) async fn take(
+    session: &Session,
+    decider: &dyn Decider,
+    attempt: Attempt,
+    order: &Order,
+    facts: &mut Facts,
+) -> Result<Box<dyn DecisionLog>, Error> {
+    let settings = &session.job.settings;
+    let cx = LogContext {
+        job: session.job.name.clone(),
+        attempt,
+        checkpoint_interval: settings.checkpoint_interval,
+        checkpoint_timeout: settings.checkpoint_timeout,
+    };
+    let create = !facts.expects_a_record() || order.allow_duplicates;
+    let log = decider.open(&cx, create).await?.ok_or_else(|| refuse_gone(facts))?;
+    let id = log.id();
+    // 0. or 1. whose is it? Without harm to anybody
+    let newest = log.look().await?;
+    if session.right.get() == Right::Claimed {
+        superseded(session, newest.as_ref())?;
+    } else {
+        facts.record = Some(Record { id: id.clone(), newest });
+        hint(facts).map_or(Ok(()), Err)?;
+    }
+    // 3. and 4. from here on it is nobody else's
+    log.fence().await?;
+    if session.right.get() == Right::None {
+        session.right.set(Right::Fenced);
+    }
+    let newest = log.read().await?;
+    if session.right.get() == Right::Claimed {
+        superseded(session, newest.as_ref())?;
+    }
+    let restored = newest.as_ref().map(|r| r.epoch);
+    tracing::info!(log = %id, recorded = restored, "the decision log is this process's");
+    facts.record = Some(Record { id, newest });
+    Ok(log)
+}
+
+/// Step 6: says whose the job is, by the record that this process goes on from. Without one the first checkpoint does.
+///
+/// # Errors
+/// If that is not known to be decided: this process yields.
+pub(crate) async fn claim(
+    session: &Session,
+    log: &Log,
+    attempt: Attempt,
+    (facts, decision): (&Facts, &Decision),
+    restored: Option<&(Arc<Manifest>, Digest)>,
+) -> Result<(), Error> {
+    let Some(record) = &facts.record else { return Ok(()) };
+    if session.right.get() == Right::Claimed {
+        return Ok(());
+    }
+    let instance = session.instance;
+    let claimed = match (decision, restored, &record.newest) {
+        // also adopts what the directory decided
+        (Decision::Restore { announce: None, .. }, Some((manifest, digest)), _) => Progress {
+            version: RECORD_VERSION,
+            job: session.job.name.clone(),
+            instance,
+            attempt,
+            epoch: manifest.epoch,
+            manifest: digest.clone(),
+            parent: manifest.parent.clone(),
+        },
+        // what goes back or starts afresh leaves the record as it is until it has decided something [H16]
+        (_, _, Some(newest)) => Progress { instance, attempt, ..newest.clone() },
+        (_, _, None) => return Ok(()),
+    };
+    match log.commit(&claimed).await {
+        Decided::Committed => {
+            session.right.set(Right::Claimed);
+            tracing::info!(epoch = claimed.epoch, "claimed");
+            Ok(())
+        }
+        Decided::Fenced => Err(yields(&session.job.name, None)),
+        Decided::Unknown(error) => Err(yields(&session.job.name, Some(error))),
+        Decided::Superseded => Err(lost(session, None)),
+    }
+}
+
+/// # Errors
+/// If the newest record is another instance's.
+fn superseded(session: &Session, newest: Option<&Progress>) -> Result<(), Error> {
+    match newest {
+        Some(r) if r.instance != session.instance => Err(lost(session, Some(r))),
+        _ => Ok(()),
+    }
+}
+
+/// Another instance has the job.
+pub(crate) fn lost(session: &Session, newest: Option<&Progress>) -> Error {
+    let by = newest.map_or_else(String::new, |r| format!(" (its checkpoint {}, attempt {})", r.epoch, r.attempt));
+    let text = format!(
+        "another instance has taken the job `{}` over{by}: this one is superseded, and changes nothing any more. Do not \
+         start it again unless it is the one to go on; then stop the other one first",
+        session.job.name
+    );
+    Error::new(ErrorKind::Superseded, text)
+}
+
+/// This process cannot know whether another one is taking the job over.
+pub(crate) fn yields(job: &str, why: Option<Error>) -> Error {
+    let text = format!(
+        "yielded: this process was ended before the job `{job}` was known to be its own, and another instance may be \
+         taking it over. Start it again after a pause"
+    );
+    let error = Error::new(ErrorKind::Busy, text);
+    match why {
+        Some(why) => error.because(why),
+        None => error,
+    }
+}
