@@ -119,6 +119,7 @@ pub mod prelude {
     #[cfg(feature = "kafka")]
     pub use millstream_operators::{
         Kafka,
+        sinks::kafka::{KafkaMessage, Partitioning},
         sources::kafka::{KafkaPartition, KafkaRecord, OutOfRange, Topics},
     };
     pub use std::process::ExitCode;

@@ -1,9 +1,11 @@
-//! Sinks: part files exactly once, the console, the program itself, the memory of a test, and nowhere.
+//! Sinks: part files and topics of Kafka exactly once, the console, the program itself, the memory of a test, and nowhere.
 
 pub(crate) mod channel;
 mod collect;
 mod console;
 pub mod files;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod null;
 
 pub use channel::{ChannelPart, ChannelReceiver, ChannelSink, ChannelWriter};

@@ -1,9 +1,9 @@
 //! What the cluster has, asked when a job starts: all questions for all partitions at once, in an order that makes the
 //! answers fit together. What follows for a partition that the checkpoint knows is decided in `start.rs`.
 
-use super::client::Questions;
 use super::start::{self, Facts, Start, Stop};
 use super::topics::{KafkaPartition, Topics};
+use crate::kafka::client::Questions;
 use millstream_framework::{BoxError, Error, ErrorKind, Timestamp, clock};
 use rdkafka::Offset;
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,53 +3,47 @@
 //! | file | what |
 //! |---|---|
 //! | `topics.rs` | which topics and partitions |
-//! | `settings.rs` | settings of the client, those that cannot be set, secrets |
-//! | `client.rs` | the client, and what the cluster is asked when a job starts |
 //! | `find.rs` | those questions in order, and what the answers mean for each partition |
 //! | `start.rs` | where a partition begins and ends: decisions |
 //! | `offset.rs` | what a checkpoint keeps of a partition |
 //! | `pump.rs` | the thread that fetches, commits and measures; one lane per subtask |
 //! | `reader.rs` | the reader of a subtask: takes batches out of its lane and decodes |
 //! | `record.rs`, `format.rs` | a record in place, and what is made of it |
-//! | `group.rs`, `retention.rs`, `outage.rs` | what the consumer group is told, when records expire, brokers that are away |
-//! | `ffi.rs` | all that the safe client does not offer |
+//! | `group.rs`, `retention.rs` | what the consumer group is told, when records expire |
+//!
+//! Clients, their settings, and brokers that are away are in `kafka/`, for sinks have them, too.
 //!
 //! A job does not join its consumer group: it owns its partitions, by explicit assignment, and uses the group only to
 //! show offsets. Where to go on from is in its checkpoints and nowhere else.
 
-mod client;
-mod ffi;
 mod find;
 mod format;
 mod group;
 mod offset;
-mod outage;
 mod pump;
 mod reader;
 mod record;
 mod retention;
-mod settings;
 mod start;
-mod topics;
+pub(crate) mod topics;
 
 pub use format::{KafkaBincode, KafkaBytes, KafkaDecode, KafkaJson, KafkaText, KafkaTry, With};
 pub use offset::{KafkaOffset, LastRecord};
 pub use reader::KafkaReader;
 pub use record::KafkaRecord;
-pub(crate) use settings::{Settings, Value};
 pub use start::OutOfRange;
 pub use topics::{KafkaPartition, Topics};
 
 use crate::kafka::Kafka;
+use crate::kafka::client::{Questions, aside, connect};
+use crate::kafka::outage::Outage;
+use crate::kafka::settings::{Purpose, Settings, Value, configure};
 use crate::sources::rate::Rate;
-use client::{Questions, aside, connect};
 use millstream_framework::{Attempt, BoxError, Secret, Skipped, Source, SourceContext, Timestamp};
-use outage::Outage;
 use pump::{Lookout, Pump};
 use rdkafka::consumer::Consumer;
 use reader::Partitions;
 use serde::de::DeserializeOwned;
-use settings::{Purpose, configure};
 use start::{Facts, Start, Stop};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -349,8 +343,8 @@ impl ReadKafka {
             _ => None,
         };
         let purpose = Purpose { client_id: "millstream", group, ahead_bytes: 0 };
-        let config = configure(&self.kafka, &self.settings, &purpose)?;
-        let client = connect(&config, Arc::new(Outage::new(self.kafka.brokers())))?;
+        let config = configure(self.kafka.cluster(), &self.settings, &purpose)?;
+        let client = connect(&config, Arc::new(Outage::new(&self.kafka.cluster().brokers)))?;
         let (read, known) = (self.clone(), known.to_vec());
         aside(move |called_off| {
             let questions = Questions { client: &client, called_off };
@@ -363,8 +357,8 @@ impl ReadKafka {
     fn pump(&self, cx: &SourceContext, facts: &BTreeMap<KafkaPartition, Facts>) -> Result<Pump, BoxError> {
         let group = self.group.clone().unwrap_or_else(|| format!("{}.{}", cx.job, cx.source));
         let purpose = Purpose { client_id: &cx.job, group: Some(&group), ahead_bytes: cx.ahead_bytes };
-        let config = configure(&self.kafka, &self.settings, &purpose)?;
-        let client = connect(&config, Arc::new(Outage::new(self.kafka.brokers())))?;
+        let config = configure(self.kafka.cluster(), &self.settings, &purpose)?;
+        let client = connect(&config, Arc::new(Outage::new(&self.kafka.cluster().brokers)))?;
         let every = self.discover_every.max(Duration::from_millis(10));
         // where it ends was said of what there was at the start
         let takes_new = self.stop == Stop::Never;

@@ -10,13 +10,13 @@
 //! Bounds: a queue is filled up to the bytes its reader may read ahead, and by what is on its way from the brokers; an
 //! inbox has [`INBOX_MAX`] batches, each of about [`BATCH_BYTES`] and of at most [`BATCH_MAX`] messages.
 
-use super::client::{Client, Questions, list};
-use super::ffi::{self, Commits, Messages, Queue};
 use super::find;
 use super::group::Group;
 use super::retention::{self, Pace, Retention};
 use super::start::Facts;
 use super::topics::{KafkaPartition, Topics};
+use crate::kafka::client::{Client, Questions, list};
+use crate::kafka::ffi::{self, Commits, Messages, Queue};
 use millstream_framework::{BoxError, Error, ErrorKind, Lag, clock, spawn};
 use rdkafka::consumer::Consumer;
 use rdkafka::{ClientConfig, Offset};

@@ -1,14 +1,14 @@
 //! The reader of a subtask: takes batches out of its lane, cuts them by partition, and decodes records where they lie.
 //! Where partitions begin is decided in `start.rs`; the thread that fetches is in `pump.rs`.
 
-use super::client::{Questions, aside, passes};
-use super::ffi::{Message, Messages};
 use super::format::KafkaDecode;
 use super::offset::{KafkaOffset, LastRecord, hash};
 use super::pump::{Lane, Progress, Pump};
 use super::record::KafkaRecord;
 use super::start::{self, Begin, Facts, OutOfRange};
 use super::topics::KafkaPartition;
+use crate::kafka::client::{Questions, aside, passes};
+use crate::kafka::ffi::{Message, Messages};
 use crate::sources::rate::Pacer;
 use crate::sources::undecodable::Undecodable;
 use millstream_framework::{BoxError, Error, ErrorKind, Polled, Skipped, SourceReader, SplitBatch, Traffic};

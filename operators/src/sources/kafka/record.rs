@@ -1,6 +1,6 @@
 //! A record of Kafka where it was fetched to: what decoders see.
 
-use super::ffi::Message;
+use crate::kafka::ffi::Message;
 use millstream_framework::{BoxError, Timestamp};
 
 /// A record in place: nothing of it is copied. Where it stands is known besides what it is.

@@ -1,7 +1,7 @@
 //! How long it takes until what comes after a checkpoint leaves the log. The estimate is pure; the settings of topics
 //! are asked for here, too.
 
-use super::client::passes;
+use crate::kafka::client::passes;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, config::FromClientConfig};

@@ -1,10 +1,10 @@
 //! The client and what it is asked when a job starts: topics, ids, offsets. All of it blocks, and waits for brokers
-//! that are away, so it runs on threads for that.
+//! that are away, so it runs on threads for that (`aside`).
 
 use super::ffi;
 use super::outage::Outage;
 use super::settings::not_taken;
-use super::topics::KafkaPartition;
+use crate::sources::kafka::KafkaPartition;
 use millstream_framework::{BoxError, Error, ErrorKind};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -22,11 +22,11 @@ const SLICE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// librdkafka's client.
-pub(super) type Client = BaseConsumer<Events>;
+pub(crate) type Client = BaseConsumer<Events>;
 
 /// What librdkafka tells while it is polled.
-pub(super) struct Events {
-    pub(super) outage: Arc<Outage>,
+pub(crate) struct Events {
+    pub(crate) outage: Arc<Outage>,
 }
 
 impl ClientContext for Events {
@@ -59,12 +59,12 @@ impl ConsumerContext for Events {}
 ///
 /// # Errors
 /// [`ErrorKind::Usage`] for settings that librdkafka does not take.
-pub(super) fn connect(config: &ClientConfig, outage: Arc<Outage>) -> Result<Client, BoxError> {
+pub(crate) fn connect(config: &ClientConfig, outage: Arc<Outage>) -> Result<Client, BoxError> {
     Client::from_config_and_context(config, Events { outage }).map_err(|e| not_taken(&e))
 }
 
 /// Whether an error goes away by itself: then the call is made again.
-pub(super) fn passes(code: Code) -> bool {
+pub(crate) fn passes(code: Code) -> bool {
     matches!(
         code,
         Code::BrokerTransportFailure
@@ -91,10 +91,18 @@ pub(super) fn passes(code: Code) -> bool {
     )
 }
 
+/// The code of an error, also of what admin clients are asked.
+pub(crate) fn code_of(error: &KafkaError) -> Code {
+    match error {
+        KafkaError::AdminOp(code) => *code,
+        error => error.rdkafka_error_code().unwrap_or(Code::Unknown),
+    }
+}
+
 /// A conversation with the cluster that ends when it is called off.
-pub(super) struct Questions<'a> {
-    pub(super) client: &'a Client,
-    pub(super) called_off: &'a AtomicBool,
+pub(crate) struct Questions<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) called_off: &'a AtomicBool,
 }
 
 /// How long it takes.
@@ -107,7 +115,7 @@ impl Questions<'_> {
 
     /// # Errors
     /// If nobody waits for the answer any more.
-    pub(super) fn go_on(&self) -> Result<(), BoxError> {
+    pub(crate) fn go_on(&self) -> Result<(), BoxError> {
         match self.called_off.load(Relaxed) {
             true => Err(Error::new(ErrorKind::Failed, "called off").into()),
             false => Ok(()),
@@ -115,14 +123,14 @@ impl Questions<'_> {
     }
 
     /// Asks until there is an answer. `what` is for the error.
-    pub(super) fn ask<T>(&self, what: &str, call: impl Fn(Wait) -> KafkaResult<T>) -> Result<T, BoxError> {
+    pub(crate) fn ask<T>(&self, what: &str, call: impl Fn(Wait) -> KafkaResult<T>) -> Result<T, BoxError> {
         loop {
             match call(SLICE) {
                 Ok(answer) => {
                     self.outage().ended();
                     return Ok(answer);
                 }
-                Err(error) if error.rdkafka_error_code().is_some_and(passes) => {
+                Err(error) if passes(code_of(&error)) => {
                     self.outage().began(&error.to_string());
                 }
                 Err(error) => return Err(Error::new(ErrorKind::Failed, format!("cannot {what}: {error}")).into()),
@@ -135,7 +143,7 @@ impl Questions<'_> {
     }
 
     /// How many partitions each topic has: of these, or of all. Topics that are not there are left out.
-    pub(super) fn topics(&self, names: Option<&[String]>) -> Result<BTreeMap<String, i32>, BoxError> {
+    pub(crate) fn topics(&self, names: Option<&[String]>) -> Result<BTreeMap<String, i32>, BoxError> {
         let mut all = BTreeMap::new();
         let each: Vec<Option<&str>> =
             names.map_or(vec![None], |names| names.iter().map(|name| Some(name.as_str())).collect());
@@ -161,12 +169,12 @@ impl Questions<'_> {
     }
 
     /// The id of the cluster, if it has one.
-    pub(super) fn cluster(&self) -> Option<String> {
+    pub(crate) fn cluster(&self) -> Option<String> {
         self.client.client().fetch_cluster_id(SLICE)
     }
 
     /// The ids of these topics, as far as the cluster tells them.
-    pub(super) fn topic_ids(&self, topics: &[String]) -> Result<Vec<Option<String>>, BoxError> {
+    pub(crate) fn topic_ids(&self, topics: &[String]) -> Result<Vec<Option<String>>, BoxError> {
         /// What old brokers give.
         const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
         let ids = self.ask("ask for the ids of topics", |wait| match ffi::topic_ids(self.client, topics, wait) {
@@ -181,7 +189,7 @@ impl Questions<'_> {
 
     /// Of each partition the offset that `at` stands for: an end of the log, or the first record at a time (in
     /// milliseconds since 1970). None if there is no such record.
-    pub(super) fn offsets(
+    pub(crate) fn offsets(
         &self,
         partitions: &[KafkaPartition],
         at: Offset,
@@ -197,7 +205,7 @@ impl Questions<'_> {
     }
 
     /// Where the group of this client is.
-    pub(super) fn committed(
+    pub(crate) fn committed(
         &self,
         partitions: &[KafkaPartition],
     ) -> Result<BTreeMap<KafkaPartition, Option<i64>>, BoxError> {
@@ -209,7 +217,7 @@ impl Questions<'_> {
 }
 
 /// Partitions with offsets, for librdkafka.
-pub(super) fn list<'a>(
+pub(crate) fn list<'a>(
     partitions: impl Iterator<Item = (&'a KafkaPartition, Offset)>,
 ) -> Result<TopicPartitionList, BoxError> {
     let mut list = TopicPartitionList::new();
@@ -236,7 +244,7 @@ fn offsets_of(list: &TopicPartitionList) -> KafkaResult<BTreeMap<KafkaPartition,
 ///
 /// # Errors
 /// Those of `work`; if it panics, that.
-pub(super) async fn aside<T: Send + 'static>(
+pub(crate) async fn aside<T: Send + 'static>(
     work: impl FnOnce(&AtomicBool) -> Result<T, BoxError> + Send + 'static,
 ) -> Result<T, BoxError> {
     /// Says that nobody waits any more.

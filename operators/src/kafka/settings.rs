@@ -1,7 +1,7 @@
 //! Settings of the client: librdkafka's by name, with what may not be set because the guarantees rest on it, and with
 //! secrets, which are never shown.
 
-use crate::kafka::Kafka;
+use super::Cluster;
 use millstream_framework::{BoxError, Error, ErrorKind, Secret};
 use rdkafka::ClientConfig;
 use std::fmt;
@@ -20,6 +20,10 @@ pub(crate) struct Settings(Vec<(String, Value)>);
 impl Settings {
     pub(crate) fn set(&mut self, name: impl Into<String>, value: Value) {
         self.0.push((name.into(), value));
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
     }
 
     /// These, and then `more`.
@@ -86,9 +90,39 @@ const REFUSED: &[(&str, &str)] = &[
 const UNUSED: &str =
     "the job deals out partitions itself and is no member of its consumer group, so this would do nothing";
 
+/// Settings that a sink may not have, with the reason.
+const REFUSED_OF_SINKS: &[(&str, &str)] = &[
+    ("bootstrap.servers", "the brokers are named in `Kafka::new(..)`"),
+    ("metadata.broker.list", "the brokers are named in `Kafka::new(..)`"),
+    (
+        "transactional.id",
+        "it is made of the job's name, so that one instance of the job at a time can commit, and no other job does",
+    ),
+    (
+        "transaction.timeout.ms",
+        "it follows from the job's `checkpoint_interval` and `checkpoint_timeout`: change those",
+    ),
+    ("enable.idempotence", "without it the client's own retries write records twice or out of order"),
+    ("enable.gapless.guarantee", "a record that cannot be written ends the attempt in any case"),
+    ("acks", ALL_ACKS),
+    ("request.required.acks", ALL_ACKS),
+    ("max.in.flight*", "more than the client allows by itself would break the order of retried records"),
+    ("retries", RETRIES),
+    ("message.send.max.retries", RETRIES),
+    ("message.timeout.ms", TIMEOUT),
+    ("delivery.timeout.ms", TIMEOUT),
+    ("partitioner", "say `.partitioned_by(..)` of the sink"),
+    ("delivery.report.only.error", "the sink counts what is on its way by itself"),
+    ("queuing.strategy", "records of a partition have to keep their order"),
+];
+
+const ALL_ACKS: &str = "a record counts as written when all brokers in sync have it; fewer lose records with a broker";
+const RETRIES: &str = "a record that was given up is a failed attempt, and retries cannot write it twice";
+const TIMEOUT: &str = "brokers that are away are waited for as long as the job's `checkpoint_timeout` allows";
+
 /// Why a setting is refused.
-fn refused(name: &str) -> Option<&'static str> {
-    let found = REFUSED.iter().find(|(refused, _)| match refused.strip_suffix('*') {
+fn refused(of: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
+    let found = of.iter().find(|(refused, _)| match refused.strip_suffix('*') {
         Some(start) => name.starts_with(start),
         None => name == *refused,
     });
@@ -97,19 +131,19 @@ fn refused(name: &str) -> Option<&'static str> {
 
 /// What a client is for.
 #[derive(Debug, Clone)]
-pub(super) struct Purpose<'a> {
-    pub(super) client_id: &'a str,
+pub(crate) struct Purpose<'a> {
+    pub(crate) client_id: &'a str,
     /// The group whose offsets it reads or writes.
-    pub(super) group: Option<&'a str>,
+    pub(crate) group: Option<&'a str>,
     /// How many bytes a queue of messages may have read ahead.
-    pub(super) ahead_bytes: usize,
+    pub(crate) ahead_bytes: usize,
 }
 
 /// The configuration of a client.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`] for what may not be set, and for secrets that cannot be read.
-pub(super) fn configure(kafka: &Kafka, more: &Settings, purpose: &Purpose<'_>) -> Result<ClientConfig, BoxError> {
+pub(crate) fn configure(cluster: &Cluster, more: &Settings, purpose: &Purpose<'_>) -> Result<ClientConfig, BoxError> {
     let mut config = ClientConfig::new();
     let kib = (purpose.ahead_bytes / 1024).clamp(64, 2_097_151);
     let defaults = [
@@ -128,17 +162,9 @@ pub(super) fn configure(kafka: &Kafka, more: &Settings, purpose: &Purpose<'_>) -
     for (name, value) in defaults {
         config.set(name, value);
     }
-    for (name, value) in &kafka.settings().and(more).0 {
-        if let Some(why) = refused(name) {
-            return Err(usage(format!("the Kafka setting `{name}` cannot be set: {why}")));
-        }
-        match value {
-            Value::Plain(value) => config.set(name, value),
-            Value::Secret(secret) => config.set(name, secret.reveal()?),
-        };
-    }
+    of_user(&mut config, &cluster.settings.and(more), REFUSED)?;
     let fixed = [
-        ("bootstrap.servers", kafka.brokers()),
+        ("bootstrap.servers", &*cluster.brokers),
         ("enable.auto.commit", "false"),
         ("enable.auto.offset.store", "false"),
         ("auto.offset.reset", "error"),
@@ -156,8 +182,61 @@ pub(super) fn configure(kafka: &Kafka, more: &Settings, purpose: &Purpose<'_>) -
     Ok(config)
 }
 
+/// The configuration of a producer.
+///
+/// # Errors
+/// As of [`configure`].
+pub(crate) fn configure_producer(
+    cluster: &Cluster,
+    more: &Settings,
+    client_id: &str,
+) -> Result<ClientConfig, BoxError> {
+    let mut config = ClientConfig::new();
+    let defaults = [
+        ("client.id", client_id),
+        ("linger.ms", "5"),
+        // what may be on its way: a bound of memory, and enough that the network is never idle
+        ("queue.buffering.max.messages", "500000"),
+        ("queue.buffering.max.kbytes", "131072"),
+        ("reconnect.backoff.max.ms", "1000"),
+        ("socket.timeout.ms", "30000"),
+        ("topic.metadata.refresh.interval.ms", "60000"),
+        ("log.connection.close", "false"),
+    ];
+    for (name, value) in defaults {
+        config.set(name, value);
+    }
+    of_user(&mut config, &cluster.settings.and(more), REFUSED_OF_SINKS)?;
+    let fixed = [
+        ("bootstrap.servers", &*cluster.brokers),
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        ("message.timeout.ms", "0"),
+        ("delivery.report.only.error", "true"),
+        // as the Java client: by the hash of the key; without a key, batch by batch to any
+        ("partitioner", "murmur2_random"),
+    ];
+    for (name, value) in fixed {
+        config.set(name, value);
+    }
+    Ok(config)
+}
+
+fn of_user(config: &mut ClientConfig, settings: &Settings, of: &[(&str, &'static str)]) -> Result<(), BoxError> {
+    for (name, value) in &settings.0 {
+        if let Some(why) = refused(of, name) {
+            return Err(usage(format!("the Kafka setting `{name}` cannot be set: {why}")));
+        }
+        match value {
+            Value::Plain(value) => config.set(name, value),
+            Value::Secret(secret) => config.set(name, secret.reveal()?),
+        };
+    }
+    Ok(())
+}
+
 /// What librdkafka says of a configuration that it does not take; without the values of secrets.
-pub(super) fn not_taken(error: &rdkafka::error::KafkaError) -> BoxError {
+pub(crate) fn not_taken(error: &rdkafka::error::KafkaError) -> BoxError {
     match error {
         rdkafka::error::KafkaError::ClientConfig(_, what, name, _) if is_secret(name) => {
             let what = if what.contains("No such") { "there is no such setting" } else { "its value is not accepted" };
@@ -180,12 +259,17 @@ fn usage(text: String) -> BoxError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::Kafka;
     use crate::testing::said;
 
     const PURPOSE: Purpose<'_> = Purpose { client_id: "job", group: Some("g"), ahead_bytes: 1 << 20 };
 
     fn configured(kafka: &Kafka) -> Result<ClientConfig, BoxError> {
-        configure(kafka, &Settings::default(), &PURPOSE)
+        configure(kafka.cluster(), &Settings::default(), &PURPOSE)
+    }
+
+    fn producing(kafka: &Kafka) -> Result<ClientConfig, BoxError> {
+        configure_producer(kafka.cluster(), &Settings::default(), "job")
     }
 
     #[test]
@@ -202,11 +286,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_sink_rests_on_cannot_be_set_and_the_reason_is_said() {
+        for (name, why) in REFUSED_OF_SINKS {
+            let name = name.replace('*', ".requests.per.connection");
+            let (kind, text) = said(&producing(&Kafka::new("b:1").set(&name, "1")).unwrap_err());
+            assert_eq!(kind, ErrorKind::Usage);
+            assert!(text.contains(&name) && text.contains(why), "{text}");
+        }
+        let config = producing(&Kafka::new("b:1").set("linger.ms", "50").set("compression.type", "zstd")).unwrap();
+        let set = ["bootstrap.servers", "enable.idempotence", "acks", "partitioner", "linger.ms", "compression.type"];
+        let values = set.map(|name| config.get(name).unwrap());
+        assert_eq!(values, ["b:1", "true", "all", "murmur2_random", "50", "zstd"]);
+        config.create_native_config().expect("librdkafka takes it");
+    }
+
+    #[test]
     fn any_other_setting_is_passed_on_and_the_later_one_counts() {
         let kafka = Kafka::new("b:1").set("client.id", "mine").set("fetch.wait.max.ms", "7");
         let mut more = Settings::default();
         more.set("fetch.wait.max.ms", Value::Plain("8".into()));
-        let config = configure(&kafka, &more, &PURPOSE).unwrap();
+        let config = configure(kafka.cluster(), &more, &PURPOSE).unwrap();
         assert_eq!((config.get("client.id"), config.get("fetch.wait.max.ms")), (Some("mine"), Some("8")));
         assert_eq!(config.get("queued.max.messages.kbytes"), Some("1024"));
     }

@@ -1,25 +1,26 @@
-//! All of the Kafka source that the safe client does not offer, and all of its `unsafe`: queues to which partitions are
-//! forwarded, taking messages from them in batches, looking at a message in place, and asking for the ids of topics.
+//! All of Kafka that the safe client does not offer, and all of its `unsafe`: queues to which partitions are forwarded,
+//! taking messages from them in batches, looking at a message in place, asking for the ids of topics, and waiting for
+//! what a producer has on its way.
 //!
 //! What the functions below rely on: pointers come from librdkafka and are used while the client they belong to lives
 //! (each value here holds an `Arc` of it), each is given back exactly once (in `Drop`), and librdkafka may be called
 //! from any thread.
 
 use super::client::Client;
-use rdkafka::TopicPartitionList;
 use rdkafka::bindings as rd;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{ClientContext, TopicPartitionList};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// What librdkafka calls when a queue that was empty is so no more; from a thread of its own, with a lock held.
-pub(super) type Wake = Box<dyn Fn() + Send + Sync>;
+pub(crate) type Wake = Box<dyn Fn() + Send + Sync>;
 
 /// A queue of messages of some partitions.
-pub(super) struct Queue {
+pub(crate) struct Queue {
     queue: NonNull<rd::rd_kafka_queue_t>,
     /// Behind a pointer that librdkafka holds, hence boxed.
     _wake: Box<Wake>,
@@ -39,7 +40,7 @@ unsafe extern "C" fn woken(_: *mut rd::rd_kafka_t, wake: *mut c_void) {
 }
 
 impl Queue {
-    pub(super) fn new(client: Arc<Client>, wake: Wake) -> Option<Self> {
+    pub(crate) fn new(client: Arc<Client>, wake: Wake) -> Option<Self> {
         // SAFETY: the client is alive; the result is checked for null.
         let queue = NonNull::new(unsafe { rd::rd_kafka_queue_new(client.client().native_ptr()) })?;
         let wake = Box::new(wake);
@@ -50,7 +51,7 @@ impl Queue {
     }
 
     /// From now on what is fetched of this partition comes to this queue. False if the topic cannot be named.
-    pub(super) fn attach(&self, topic: &str, partition: i32) -> bool {
+    pub(crate) fn attach(&self, topic: &str, partition: i32) -> bool {
         let Ok(topic) = CString::new(topic) else { return false };
         // SAFETY: the client is alive and the name is a C string; the result is checked for null.
         let own =
@@ -66,7 +67,7 @@ impl Queue {
     }
 
     /// Takes up to `most` messages that are there, or waits up to `wait` for that many; appends them.
-    pub(super) fn take(&self, most: usize, wait: Duration, into: &mut Messages) -> usize {
+    pub(crate) fn take(&self, most: usize, wait: Duration, into: &mut Messages) -> usize {
         into.messages.reserve(most);
         let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
         let free = into.messages.spare_capacity_mut().as_mut_ptr();
@@ -95,7 +96,7 @@ impl Drop for Queue {
 }
 
 /// Commits offsets to the consumer group, and tells when that is done.
-pub(super) struct Commits {
+pub(crate) struct Commits {
     /// Where the outcome comes.
     queue: NonNull<rd::rd_kafka_queue_t>,
     client: Arc<Client>,
@@ -107,14 +108,14 @@ unsafe impl Send for Commits {}
 unsafe impl Sync for Commits {}
 
 impl Commits {
-    pub(super) fn new(client: Arc<Client>) -> Option<Self> {
+    pub(crate) fn new(client: Arc<Client>) -> Option<Self> {
         // SAFETY: the client is alive; the result is checked for null.
         let queue = NonNull::new(unsafe { rd::rd_kafka_queue_new(client.client().native_ptr()) })?;
         Some(Self { queue, client })
     }
 
     /// Sends them, and does not wait.
-    pub(super) fn begin(&self, offsets: &TopicPartitionList) -> Result<(), RDKafkaErrorCode> {
+    pub(crate) fn begin(&self, offsets: &TopicPartitionList) -> Result<(), RDKafkaErrorCode> {
         let native = self.client.client().native_ptr();
         // SAFETY: client, list and queue are alive; librdkafka copies the list, and without a callback it needs no
         // pointer of ours.
@@ -125,7 +126,7 @@ impl Commits {
     }
 
     /// The outcome of one, if there is any.
-    pub(super) fn done(&self) -> Option<Result<(), RDKafkaErrorCode>> {
+    pub(crate) fn done(&self) -> Option<Result<(), RDKafkaErrorCode>> {
         // SAFETY: the queue is alive; the event is ours, given back below after the last look at it. The list belongs
         // to it, or is null.
         unsafe {
@@ -159,7 +160,7 @@ fn ok(err: rd::rd_kafka_resp_err_t) -> Result<(), RDKafkaErrorCode> {
 
 /// Messages that were taken, each where it was fetched to.
 #[derive(Default)]
-pub(super) struct Messages {
+pub(crate) struct Messages {
     messages: Vec<NonNull<rd::rd_kafka_message_t>>,
     /// They must not outlive it; none as long as there is no message.
     client: Option<Arc<Client>>,
@@ -169,17 +170,17 @@ pub(super) struct Messages {
 unsafe impl Send for Messages {}
 
 impl Messages {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.messages.len()
     }
 
-    pub(super) fn get(&self, i: usize) -> Option<Message<'_>> {
+    pub(crate) fn get(&self, i: usize) -> Option<Message<'_>> {
         // SAFETY: the pointers are valid until they are given back, which needs `&mut self`.
         self.messages.get(i).map(|message| Message(unsafe { message.as_ref() }))
     }
 
     /// Gives all of them back.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         for message in self.messages.drain(..) {
             // SAFETY: each was taken from a queue and leaves the list here.
             unsafe { rd::rd_kafka_message_destroy(message.as_ptr()) };
@@ -196,17 +197,17 @@ impl Drop for Messages {
 
 /// A message in place: a record, or what is to be known of a partition (`error`).
 #[derive(Clone, Copy)]
-pub(super) struct Message<'a>(&'a rd::rd_kafka_message_t);
+pub(crate) struct Message<'a>(&'a rd::rd_kafka_message_t);
 
 impl<'a> Message<'a> {
     /// None of a record.
     #[inline]
-    pub(super) fn error(self) -> Option<rd::rd_kafka_resp_err_t> {
+    pub(crate) fn error(self) -> Option<rd::rd_kafka_resp_err_t> {
         Some(self.0.err).filter(|err| *err != rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR)
     }
 
     /// The text of an error.
-    pub(super) fn error_text(self) -> String {
+    pub(crate) fn error_text(self) -> String {
         // SAFETY: the message is alive; the text is a C string that lives as long, or null.
         let text = unsafe { NonNull::new(rd::rd_kafka_message_errstr(self.0).cast_mut()) };
         // SAFETY: as above.
@@ -215,11 +216,11 @@ impl<'a> Message<'a> {
 
     /// Tells topics apart, as long as their partitions are assigned.
     #[inline]
-    pub(super) fn topic_id(self) -> usize {
+    pub(crate) fn topic_id(self) -> usize {
         self.0.rkt as usize
     }
 
-    pub(super) fn topic(self) -> &'a str {
+    pub(crate) fn topic(self) -> &'a str {
         if self.0.rkt.is_null() {
             return "";
         }
@@ -228,34 +229,34 @@ impl<'a> Message<'a> {
     }
 
     #[inline]
-    pub(super) fn partition(self) -> i32 {
+    pub(crate) fn partition(self) -> i32 {
         self.0.partition
     }
 
     #[inline]
-    pub(super) fn offset(self) -> i64 {
+    pub(crate) fn offset(self) -> i64 {
         self.0.offset
     }
 
     #[inline]
-    pub(super) fn key(self) -> Option<&'a [u8]> {
+    pub(crate) fn key(self) -> Option<&'a [u8]> {
         bytes(self.0.key, self.0.key_len)
     }
 
     #[inline]
-    pub(super) fn value(self) -> Option<&'a [u8]> {
+    pub(crate) fn value(self) -> Option<&'a [u8]> {
         bytes(self.0.payload, self.0.len)
     }
 
     /// Milliseconds since 1970; none if the record has no time.
-    pub(super) fn timestamp_ms(self) -> Option<i64> {
+    pub(crate) fn timestamp_ms(self) -> Option<i64> {
         // SAFETY: the message is alive; the kind of the time is not asked for.
         let ms = unsafe { rd::rd_kafka_message_timestamp(self.0, std::ptr::null_mut()) };
         Some(ms).filter(|ms| *ms >= 0)
     }
 
     /// The header at a place. librdkafka takes them apart when they are asked for first.
-    pub(super) fn header(self, i: usize) -> Option<(&'a str, Option<&'a [u8]>)> {
+    pub(crate) fn header(self, i: usize) -> Option<(&'a str, Option<&'a [u8]>)> {
         let mut headers = std::ptr::null_mut();
         let (mut name, mut value, mut size) = (std::ptr::null::<c_char>(), std::ptr::null::<c_void>(), 0);
         let none = rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -288,8 +289,17 @@ unsafe fn c_text(text: *const c_char) -> String {
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
+/// Waits until nothing is on its way from this producer, at most so long; meanwhile nothing lingers. Whether that came.
+/// Its events have to be served by another thread.
+pub(crate) fn flush<C: ClientContext>(producer: &rdkafka::client::Client<C>, wait: Duration) -> bool {
+    let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client is alive, and librdkafka may be called from any thread.
+    let err = unsafe { rd::rd_kafka_flush(producer.native_ptr(), wait_ms) };
+    err == rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
 /// The oldest offset of a partition and its high watermark, as of the last answer of its broker; less than 0 before.
-pub(super) fn watermarks(client: &Client, topic: &str, partition: i32) -> Option<(i64, i64)> {
+pub(crate) fn watermarks(client: &Client, topic: &str, partition: i32) -> Option<(i64, i64)> {
     let topic = CString::new(topic).ok()?;
     let (mut low, mut high) = (-1, -1);
     let native = client.client().native_ptr();
@@ -302,7 +312,7 @@ pub(super) fn watermarks(client: &Client, topic: &str, partition: i32) -> Option
 ///
 /// # Errors
 /// The code of what went wrong.
-pub(super) fn topic_ids(
+pub(crate) fn topic_ids(
     client: &Client,
     topics: &[String],
     wait: Duration,

@@ -10,7 +10,7 @@ const EVERY: Duration = Duration::from_secs(30);
 
 /// What is known of the cluster's health. One per client.
 #[derive(Debug, Default)]
-pub(super) struct Outage(Mutex<Inner>);
+pub(crate) struct Outage(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -22,7 +22,7 @@ struct Inner {
 }
 
 impl Outage {
-    pub(super) fn new(brokers: &str) -> Self {
+    pub(crate) fn new(brokers: &str) -> Self {
         Self(Mutex::new(Inner { brokers: brokers.into(), ..Inner::default() }))
     }
 
@@ -31,16 +31,16 @@ impl Outage {
     }
 
     /// This one is to be shown, too.
-    pub(super) fn show_in(&self, trouble: Trouble) {
+    pub(crate) fn show_in(&self, trouble: Trouble) {
         self.lock().troubles.push(trouble);
     }
 
-    pub(super) fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         self.lock().since.is_some()
     }
 
     /// The cluster does not answer, or not as it should.
-    pub(super) fn began(&self, reason: &str) {
+    pub(crate) fn began(&self, reason: &str) {
         let mut inner = self.lock();
         let now = clock::now();
         let since = *inner.since.get_or_insert(now);
@@ -55,7 +55,7 @@ impl Outage {
     }
 
     /// It answers.
-    pub(super) fn ended(&self) {
+    pub(crate) fn ended(&self) {
         let mut inner = self.lock();
         if let Some(since) = inner.since.take() {
             inner.told = None;

@@ -1,0 +1,268 @@
+//! The newest record of a progress topic: where it is looked for, and what stands in it. Blocks.
+
+use crate::kafka::client::{Client, Questions, connect, list, passes};
+use crate::kafka::ffi::{Messages, Queue};
+use crate::kafka::outage::Outage;
+use crate::sources::kafka::KafkaPartition;
+use millstream_framework::{BoxError, Error, ErrorKind, Progress, clock};
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::{ClientConfig, Offset};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+/// How many records are read from the end back first. One of them is nearly always what is looked for, since all of
+/// them are the job's.
+const SPAN: i64 = 1000;
+
+/// How long a transaction at the end may stay open before what it holds is given as it is.
+const UNDECIDED: Duration = Duration::from_secs(5);
+
+/// The form of records that this version writes and reads.
+pub(super) const VERSION: u32 = 1;
+
+/// The key of all records of a job. The domain is for jobs that decide parts of themselves apart; there is one now.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Key {
+    pub(super) job: String,
+    pub(super) domain: u32,
+}
+
+impl Key {
+    pub(super) fn of(job: &str) -> Self {
+        Self { job: job.into(), domain: 0 }
+    }
+}
+
+/// Which records are seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Isolation {
+    ReadCommitted,
+    ReadUncommitted,
+}
+
+/// Reads a progress topic.
+pub(super) struct Tail {
+    pub(super) job: String,
+    pub(super) topic: String,
+    /// Of a consumer.
+    pub(super) config: ClientConfig,
+    pub(super) outage: Arc<Outage>,
+}
+
+impl Tail {
+    fn client(&self, isolation: Isolation) -> Result<Client, BoxError> {
+        let mut config = self.config.clone();
+        config.set(
+            "isolation.level",
+            match isolation {
+                Isolation::ReadCommitted => "read_committed",
+                Isolation::ReadUncommitted => "read_uncommitted",
+            },
+        );
+        // the leader knows the end, its followers learn of it later
+        config.set("client.rack", "");
+        connect(&config, self.outage.clone())
+    }
+
+    /// The oldest offset and the end: the high watermark, or, with committed records only, the last stable offset.
+    fn bounds(&self, client: &Client, called_off: &AtomicBool) -> Result<(i64, i64), BoxError> {
+        let what = format!("ask for the end of the topic `{}`", self.topic);
+        let questions = Questions { client, called_off };
+        questions.ask(&what, |wait| client.fetch_watermarks(&self.topic, 0, wait))
+    }
+
+    /// The newest record, also one whose transaction is still open. Fences nobody. A transaction that is open is waited
+    /// for, for some seconds.
+    pub(super) fn look(&self, called_off: &AtomicBool) -> Result<Option<Progress>, BoxError> {
+        let (all, committed) = (self.client(Isolation::ReadUncommitted)?, self.client(Isolation::ReadCommitted)?);
+        let until = clock::now() + UNDECIDED;
+        loop {
+            let (low, stable) = self.bounds(&committed, called_off)?;
+            let (_, high) = self.bounds(&all, called_off)?;
+            if stable >= high {
+                return self.newest(Isolation::ReadCommitted, (low, stable), called_off);
+            }
+            if clock::now() >= until {
+                tracing::warn!(topic = self.topic, stable, high, "{HANGS}");
+                let undecided = self.span(Isolation::ReadUncommitted, (stable, high), called_off)?;
+                return match undecided {
+                    Some(undecided) => Ok(Some(undecided)),
+                    None => self.newest(Isolation::ReadCommitted, (low, stable), called_off),
+                };
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The newest committed record up to the high watermark. Only the one who has fenced all others may rely on it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] if a transaction stays open until the deadline.
+    pub(super) fn read(&self, until: Instant, called_off: &AtomicBool) -> Result<Option<Progress>, BoxError> {
+        let (_, high) = self.bounds(&self.client(Isolation::ReadUncommitted)?, called_off)?;
+        let committed = self.client(Isolation::ReadCommitted)?;
+        loop {
+            let (low, stable) = self.bounds(&committed, called_off)?;
+            if stable >= high {
+                return self.newest(Isolation::ReadCommitted, (low, high), called_off);
+            }
+            if clock::now() >= until {
+                let text =
+                    format!("`{}` ends at {high}, is decided up to {stable} only, and stays so: {HANGS}", self.topic);
+                return Err(Error::new(ErrorKind::Busy, text).into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn newest(
+        &self,
+        isolation: Isolation,
+        (low, end): (i64, i64),
+        called_off: &AtomicBool,
+    ) -> Result<Option<Progress>, BoxError> {
+        let mut span = SPAN;
+        loop {
+            let start = end.saturating_sub(span).max(low);
+            let found = self.span(isolation, (start, end), called_off)?;
+            if found.is_some() || start <= low {
+                return Ok(found);
+            }
+            span = span.saturating_mul(10);
+        }
+    }
+
+    /// The newest record from `start` on and before `end`, which has to be there.
+    fn span(
+        &self,
+        isolation: Isolation,
+        (start, end): (i64, i64),
+        called_off: &AtomicBool,
+    ) -> Result<Option<Progress>, BoxError> {
+        if start >= end {
+            return Ok(None);
+        }
+        let client = Arc::new(self.client(isolation)?);
+        let queue = Queue::new(client.clone(), Box::new(|| ()));
+        let queue = queue.filter(|queue| queue.attach(&self.topic, 0));
+        let queue = queue.ok_or_else(|| Error::new(ErrorKind::Failed, format!("cannot read `{}`", self.topic)))?;
+        let partition = KafkaPartition::new(&self.topic, 0);
+        client.assign(&list([(&partition, Offset::Offset(start))].into_iter())?)?;
+        let questions = Questions { client: &client, called_off };
+        let (mut newest, mut messages) = (None, Messages::default());
+        loop {
+            questions.go_on()?;
+            let _ = client.poll(Duration::ZERO);
+            queue.take(1000, Duration::from_millis(100), &mut messages);
+            for message in (0..messages.len()).filter_map(|i| messages.get(i)) {
+                let next = match message.error().map(Code::from) {
+                    None if message.offset() >= end => return Ok(newest),
+                    None => {
+                        newest = Some(self.parse(message.offset(), message.key(), message.value())?);
+                        message.offset() + 1
+                    }
+                    Some(Code::PartitionEOF) => message.offset(),
+                    Some(code) if passes(code) => {
+                        self.outage.began(&message.error_text());
+                        start
+                    }
+                    Some(_) => {
+                        let text = format!("cannot read `{}`: {}", self.topic, message.error_text());
+                        return Err(Error::new(ErrorKind::Failed, text).into());
+                    }
+                };
+                if next >= end {
+                    self.outage.ended();
+                    return Ok(newest);
+                }
+            }
+            messages.clear();
+        }
+    }
+
+    fn parse(&self, offset: i64, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Progress, Error> {
+        parse(&self.job, key, value).map_err(|wrong| {
+            let text = format!(
+                "the record at offset {offset} of `{}` is no decision of the job `{}`: {wrong}. Nobody but the job may \
+                write to that topic; find out who did, and whether decisions are missing, before you go on",
+                self.topic, self.job
+            );
+            Error::refused(text)
+        })
+    }
+}
+
+const HANGS: &str = "a transaction stays open at its end; if that lasts longer than its time-out, Kafka's tool \
+    `kafka-transactions.sh find-hanging` finds it";
+
+/// A record of the job.
+///
+/// # Errors
+/// What is wrong with it.
+fn parse(job: &str, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Progress, String> {
+    let key: Key = serde_json::from_slice(key.ok_or("it has no key")?).map_err(|error| format!("its key: {error}"))?;
+    if key != Key::of(job) {
+        return Err(format!("its key is that of the job `{}`, domain {}", key.job, key.domain));
+    }
+    let value = value.ok_or("it is a tombstone")?;
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let Version { version } = serde_json::from_slice(value).map_err(|error| format!("its value: {error}"))?;
+    if version != VERSION {
+        return Err(format!("it is of version {version}, and this program knows version {VERSION}"));
+    }
+    let progress: Progress = serde_json::from_slice(value).map_err(|error| format!("its value: {error}"))?;
+    if progress.job != job {
+        return Err(format!("its value is of the job `{}`", progress.job));
+    }
+    Ok(progress)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millstream_framework::{Attempt, Digest, Instance};
+
+    fn progress(job: &str) -> Progress {
+        Progress {
+            version: VERSION,
+            job: job.into(),
+            instance: Instance(uuid::Uuid::from_u128(1)),
+            attempt: Attempt::draw(),
+            epoch: 7,
+            manifest: Digest("ab".into()),
+            parent: None,
+        }
+    }
+
+    fn wrong(key: Option<&str>, value: Option<&str>) -> String {
+        parse("shop", key.map(str::as_bytes), value.map(str::as_bytes)).expect_err("this is no decision")
+    }
+
+    #[test]
+    fn a_decision_is_read_as_it_was_written() {
+        let (key, value) = (serde_json::to_string(&Key::of("shop")).unwrap(), progress("shop"));
+        assert_eq!(key, r#"{"job":"shop","domain":0}"#);
+        let json = serde_json::to_string(&value).unwrap();
+        assert_eq!(parse("shop", Some(key.as_bytes()), Some(json.as_bytes())), Ok(value));
+    }
+
+    #[test]
+    fn what_is_no_decision_of_the_job_is_said() {
+        let (key, other) = (r#"{"job":"shop","domain":0}"#, r#"{"job":"bar","domain":0}"#);
+        let json = serde_json::to_string(&progress("shop")).unwrap();
+        assert!(wrong(None, Some(&json)).contains("no key"));
+        assert!(wrong(Some("x"), Some(&json)).contains("its key"));
+        assert!(wrong(Some(other), Some(&json)).contains("`bar`"));
+        assert!(wrong(Some(key), None).contains("tombstone"));
+        assert!(wrong(Some(key), Some("hello")).contains("its value"));
+        assert!(wrong(Some(key), Some(r#"{"version":2,"what":"new"}"#)).contains("version 2"));
+        let foreign = serde_json::to_string(&progress("bar")).unwrap();
+        assert!(wrong(Some(key), Some(&foreign)).contains("of the job `bar`"));
+    }
+}
