@@ -8,7 +8,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -87,6 +87,15 @@ impl Broker {
     /// What a tool of Kafka's prints.
     pub(crate) fn tool(&self, arguments: &[&str]) -> String {
         run(script().arg("tool").arg(&self.address).args(arguments))
+    }
+
+    /// Gives a tool of Kafka's these lines to read.
+    pub(crate) fn feed(&self, arguments: &[&str], lines: &str) {
+        let mut command = script();
+        command.arg("tool").arg(&self.address).args(arguments).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut tool = command.spawn().unwrap();
+        tool.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        assert!(tool.wait().unwrap().success(), "{command:?} failed");
     }
 
     /// For clients of tests.

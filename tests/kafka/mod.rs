@@ -1,4 +1,4 @@
-//! Kafka as a source, against a real Apache Kafka.
+//! Kafka as a source and as a sink, against a real Apache Kafka.
 //!
 //! | module | what |
 //! |---|---|
@@ -10,14 +10,22 @@
 //! | `group` | what the consumer group, metrics and status say |
 //! | `outage` | brokers that are killed, and come back |
 //! | `login` | settings, users, secrets |
+//! | `topics` | what stands in a topic |
+//! | `sink` | what arrives of what is written, and what cannot be written |
+//! | `partitions` | that keys go where Java's producers put them |
+//! | `log` | decisions: who may make them, and what becomes of transactions |
 
 pub(crate) mod broker;
 mod group;
+mod log;
 mod login;
 mod outage;
+mod partitions;
 mod places;
 mod reading;
 mod refusals;
+mod sink;
+mod topics;
 mod transactions;
 
 use crate::common::{Scratch, job};
