@@ -164,7 +164,12 @@ fn a_record_that_the_broker_refuses_says_which_setting() {
     });
     let sink = || kafka().write(&*topic).at_least_once().set("compression.type", "zstd");
     let noise: Vec<u8> = bytes.take(50_000).collect();
-    fails(sink(), vec![KafkaMessage::bytes(noise)], ErrorKind::Failed, &[&*topic, "50000 bytes", "`max.message.bytes`"]);
+    fails(
+        sink(),
+        vec![KafkaMessage::bytes(noise)],
+        ErrorKind::Failed,
+        &[&*topic, "50000 bytes", "`max.message.bytes`"],
+    );
     write(sink(), vec![KafkaMessage::bytes(vec![0; 50_000])]);
     assert_eq!(broker().committed(&topic).len(), 1);
 }

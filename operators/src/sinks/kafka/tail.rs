@@ -1,7 +1,7 @@
 //! The newest record of a progress topic: where it is looked for, and what stands in it. Blocks.
 
 use crate::kafka::client::{Client, Questions, connect, list, passes};
-use crate::kafka::ffi::{Messages, Queue};
+use crate::kafka::ffi::{Message, Messages, Queue};
 use crate::kafka::outage::Outage;
 use crate::sources::kafka::KafkaPartition;
 use millstream_framework::{BoxError, Error, ErrorKind, Progress, clock};
@@ -38,7 +38,7 @@ impl Key {
 
 /// Which records are seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Isolation {
+pub(super) enum Isolation {
     ReadCommitted,
     ReadUncommitted,
 }
@@ -102,19 +102,28 @@ impl Tail {
     /// # Errors
     /// [`ErrorKind::Busy`] if a transaction stays open until the deadline.
     pub(super) fn read(&self, until: Instant, called_off: &AtomicBool) -> Result<Option<Progress>, BoxError> {
+        let bounds = self.settled(until, called_off)?;
+        self.newest(Isolation::ReadCommitted, bounds, called_off)
+    }
+
+    /// The oldest offset and the high watermark, up to which all is decided.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    pub(super) fn settled(&self, until: Instant, called_off: &AtomicBool) -> Result<(i64, i64), BoxError> {
         let (_, high) = self.bounds(&self.client(Isolation::ReadUncommitted)?, called_off)?;
         let committed = self.client(Isolation::ReadCommitted)?;
         loop {
             let (low, stable) = self.bounds(&committed, called_off)?;
             if stable >= high {
-                return self.newest(Isolation::ReadCommitted, (low, high), called_off);
+                return Ok((low, high));
             }
             if clock::now() >= until {
-                let text =
-                    format!("`{}` ends at {high}, is decided up to {stable} only, and stays so: {HANGS}", self.topic);
+                let topic = &self.topic;
+                let text = format!("`{topic}` ends at {high}, is decided up to {stable} only, and stays so: {HANGS}");
                 return Err(Error::new(ErrorKind::Busy, text).into());
             }
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -139,11 +148,27 @@ impl Tail {
     fn span(
         &self,
         isolation: Isolation,
-        (start, end): (i64, i64),
+        range: (i64, i64),
         called_off: &AtomicBool,
     ) -> Result<Option<Progress>, BoxError> {
+        let mut newest = None;
+        self.scan(isolation, range, called_off, &mut |record| {
+            newest = Some(self.parse(record.offset(), record.key(), record.value())?);
+            Ok(())
+        })?;
+        Ok(newest)
+    }
+
+    /// Calls `each` with the records from `start` on and before `end`, which has to be there.
+    pub(super) fn scan(
+        &self,
+        isolation: Isolation,
+        (start, end): (i64, i64),
+        called_off: &AtomicBool,
+        each: &mut dyn FnMut(Message<'_>) -> Result<(), Error>,
+    ) -> Result<(), BoxError> {
         if start >= end {
-            return Ok(None);
+            return Ok(());
         }
         let client = Arc::new(self.client(isolation)?);
         let queue = Queue::new(client.clone(), Box::new(|| ()));
@@ -152,16 +177,16 @@ impl Tail {
         let partition = KafkaPartition::new(&self.topic, 0);
         client.assign(&list([(&partition, Offset::Offset(start))].into_iter())?)?;
         let questions = Questions { client: &client, called_off };
-        let (mut newest, mut messages) = (None, Messages::default());
+        let mut messages = Messages::default();
         loop {
             questions.go_on()?;
             let _ = client.poll(Duration::ZERO);
             queue.take(1000, Duration::from_millis(100), &mut messages);
             for message in (0..messages.len()).filter_map(|i| messages.get(i)) {
                 let next = match message.error().map(Code::from) {
-                    None if message.offset() >= end => return Ok(newest),
+                    None if message.offset() >= end => return Ok(()),
                     None => {
-                        newest = Some(self.parse(message.offset(), message.key(), message.value())?);
+                        each(message)?;
                         message.offset() + 1
                     }
                     Some(Code::PartitionEOF) => message.offset(),
@@ -176,7 +201,7 @@ impl Tail {
                 };
                 if next >= end {
                     self.outage.ended();
-                    return Ok(newest);
+                    return Ok(());
                 }
             }
             messages.clear();
