@@ -13,9 +13,11 @@
 //! | `topics` | what stands in a topic |
 //! | `sink` | what arrives of what is written, and what cannot be written |
 //! | `partitions` | that keys go where Java's producers put them |
+//! | `exactly_once` | jobs that write exactly once, and are disturbed |
 //! | `log` | decisions: who may make them, and what becomes of transactions |
 
 pub(crate) mod broker;
+mod exactly_once;
 mod group;
 mod log;
 mod login;
