@@ -96,10 +96,10 @@ fn attempts_that_fail_leave_nothing_twice() {
         move |text: &str| {
             let n: u64 = text.parse().unwrap();
             // so that some checkpoints come in between
-            if n % 100 == 0 {
+            if n.is_multiple_of(100) {
                 std::thread::sleep(Duration::from_millis(2));
             }
-            if n % 5000 == 4999 && failures.fetch_add(1, Relaxed) % 2 == 0 && failures.load(Relaxed) < 8 {
+            if n % 5000 == 4999 && failures.fetch_add(1, Relaxed).is_multiple_of(2) && failures.load(Relaxed) < 8 {
                 panic!("at {n}");
             }
         }
@@ -115,7 +115,7 @@ fn brokers_that_are_killed_leave_nothing_twice() {
     let [from, to] = ["killed-from", "killed-to"].map(|name| broker.topic(name, 2, &[]));
     fill(&broker, &from, 0..20_000);
     let pace = |text: &str| {
-        if text.parse::<u64>().unwrap() % 100 == 0 {
+        if text.parse::<u64>().unwrap().is_multiple_of(100) {
             std::thread::sleep(Duration::from_millis(10));
         }
     };

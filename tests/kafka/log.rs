@@ -13,15 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// A job with a name of its own, in one life of a process.
-struct Life {
-    kafka: Kafka,
-    job: String,
-    attempt: Attempt,
-    instance: Instance,
+pub(super) struct Life {
+    pub(super) kafka: Kafka,
+    pub(super) job: String,
+    pub(super) attempt: Attempt,
+    pub(super) instance: Instance,
 }
 
 impl Life {
-    fn of(broker: &Broker, job: &str) -> Self {
+    pub(super) fn of(broker: &Broker, job: &str) -> Self {
         // it has a test of its own
         let kafka = Kafka::new(&*broker.address).self_test(false);
         Self { kafka, job: job.into(), attempt: Attempt::draw(), instance: instance() }
@@ -52,13 +52,13 @@ impl Life {
     }
 
     /// One that has the right to decide.
-    async fn fenced(&self) -> Box<dyn DecisionLog> {
+    pub(super) async fn fenced(&self) -> Box<dyn DecisionLog> {
         let log = self.open().await;
         log.fence().await.unwrap();
         log
     }
 
-    async fn writer(&self, topic: &str) -> KafkaWriter {
+    pub(super) async fn writer(&self, topic: &str) -> KafkaWriter {
         let cx = SinkContext {
             job: self.job.clone(),
             sink: "out".into(),
@@ -70,7 +70,7 @@ impl Life {
         Sink::<KafkaMessage>::open(&self.sink(topic), &cx).await.unwrap()
     }
 
-    fn progress(&self, epoch: Epoch) -> Progress {
+    pub(super) fn progress(&self, epoch: Epoch) -> Progress {
         Progress {
             version: 1,
             job: self.job.clone(),
@@ -91,12 +91,12 @@ fn instance() -> Instance {
     serde_json::from_value(serde_json::json!(Attempt::draw().to_string())).unwrap()
 }
 
-fn name(of: &str) -> String {
+pub(super) fn name(of: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("{of}-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed))
 }
 
-async fn write(writer: &mut KafkaWriter, texts: &[&str]) -> Result<(), BoxError> {
+pub(super) async fn write(writer: &mut KafkaWriter, texts: &[&str]) -> Result<(), BoxError> {
     let values = texts.iter().map(|text| KafkaMessage::text(*text)).collect();
     SinkWriter::<KafkaMessage>::write(writer, batch(values)).await
 }
@@ -107,18 +107,18 @@ fn batch(values: Vec<KafkaMessage>) -> Batch<KafkaMessage> {
     batch
 }
 
-async fn prepare(writer: &mut KafkaWriter, epoch: Epoch) -> Result<(), BoxError> {
+pub(super) async fn prepare(writer: &mut KafkaWriter, epoch: Epoch) -> Result<(), BoxError> {
     let prepared = SinkWriter::<KafkaMessage>::prepare(writer, epoch).await?;
     assert_eq!(prepared, None, "nothing is in the manifest");
     Ok(())
 }
 
 #[track_caller]
-fn is_committed(decided: Decided) {
+pub(super) fn is_committed(decided: Decided) {
     assert!(matches!(decided, Decided::Committed), "{decided:?}");
 }
 
-fn texts(broker: &Broker, topic: &str) -> Vec<String> {
+pub(super) fn texts(broker: &Broker, topic: &str) -> Vec<String> {
     broker.committed(topic).iter().map(|read| read.text()).collect()
 }
 

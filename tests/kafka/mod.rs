@@ -14,16 +14,20 @@
 //! | `sink` | what arrives of what is written, and what cannot be written |
 //! | `partitions` | that keys go where Java's producers put them |
 //! | `exactly_once` | jobs that write exactly once, and are disturbed |
+//! | `late` | commits whose requests or replies are late or lost |
+//! | `proxy` | what makes them so |
 //! | `log` | decisions: who may make them, and what becomes of transactions |
 
 pub(crate) mod broker;
 mod exactly_once;
 mod group;
+mod late;
 mod log;
 mod login;
 mod outage;
 mod partitions;
 mod places;
+mod proxy;
 mod reading;
 mod refusals;
 mod sink;

@@ -6,7 +6,6 @@ use crate::sinks::kafka::Transaction;
 use millstream_framework::{Attempt, Error, ErrorKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -18,8 +17,6 @@ pub(crate) struct Cluster {
     pub(crate) patience: Duration,
     /// Whether the brokers are tried out once.
     pub(crate) self_test: bool,
-    /// They were.
-    pub(crate) tested: AtomicBool,
     /// By job. Each belongs to its log, and is over when that is gone.
     transactions: Mutex<BTreeMap<String, Weak<Transaction>>>,
     /// What exactly-once sinks are known to write to: batches have to fit into all of them.
@@ -33,7 +30,6 @@ impl Cluster {
             settings: Settings::default(),
             patience: Duration::from_mins(5),
             self_test: true,
-            tested: AtomicBool::new(false),
             transactions: Mutex::default(),
             topics: Mutex::default(),
         }

@@ -87,9 +87,9 @@ impl Kafka {
         self.but(|cluster| cluster.patience = wait)
     }
 
-    /// Whether a process tries out once, before its first exactly-once job runs, that the brokers keep what they
-    /// promise (see [`check`](Self::check)). They do if nothing is said. It takes some seconds and the right to make
-    /// and delete topics that begin with `__millstream_test_`.
+    /// Whether an exactly-once job that has no checkpoint yet begins by trying out that the brokers keep what they
+    /// promise (see [`check`](Self::check)), once per process. It does if nothing is said. That takes two seconds and
+    /// the right to make and delete topics that begin with `__millstream_test_`.
     #[must_use]
     pub fn self_test(mut self, tests: bool) -> Self {
         self = self.but(|cluster| cluster.self_test = tests);

@@ -109,6 +109,10 @@ const REFUSED_OF_SINKS: &[(&str, &str)] = &[
     ("max.in.flight*", "more than the client allows by itself would break the order of retried records"),
     ("retries", RETRIES),
     ("message.send.max.retries", RETRIES),
+    (
+        "retry.backoff*",
+        "whether a commit was sent more than once is told from how long it took, and that rests on this setting",
+    ),
     ("message.timeout.ms", TIMEOUT),
     ("delivery.timeout.ms", TIMEOUT),
     ("partitioner", "say `.partitioned_by(..)` of the sink"),
@@ -288,7 +292,7 @@ mod tests {
     #[test]
     fn what_a_sink_rests_on_cannot_be_set_and_the_reason_is_said() {
         for (name, why) in REFUSED_OF_SINKS {
-            let name = name.replace('*', ".requests.per.connection");
+            let name = name.replace('*', ".ms");
             let (kind, text) = said(&producing(&Kafka::new("b:1").set(&name, "1")).unwrap_err());
             assert_eq!(kind, ErrorKind::Usage);
             assert!(text.contains(&name) && text.contains(why), "{text}");

@@ -1,4 +1,5 @@
-//! Sinks: part files and topics of Kafka exactly once, the console, the program itself, the memory of a test, and nowhere.
+//! Sinks: part files exactly once, topics of Kafka (feature `kafka`), the console, the program itself, the memory of a
+//! test, and nowhere.
 
 pub(crate) mod channel;
 mod collect;

@@ -52,8 +52,7 @@ impl Destination {
 /// Asks about topics, for all subtasks of a sink.
 pub(super) struct Lookup {
     client: Client,
-    admin: ClientConfig,
-    outage: Arc<Outage>,
+    admin: Admin,
     message_bytes_max: usize,
     compresses: bool,
 }
@@ -65,13 +64,13 @@ impl Lookup {
         let outage = Arc::new(Outage::new(&cluster.brokers));
         let asking =
             configure(cluster, &Settings::default(), &Purpose { client_id: job, group: None, ahead_bytes: 0 })?;
-        let admin = configure_producer(cluster, &Settings::default(), job)?;
+        let admin = Admin::new(&configure_producer(cluster, &Settings::default(), job)?, outage.clone())?;
         let writing = configure_producer(cluster, more, job)?;
         let compresses = ["compression.type", "compression.codec"]
             .iter()
             .any(|name| writing.get(name).is_some_and(|codec| codec != "none"));
         let message_bytes_max = number(&writing, "message.max.bytes").unwrap_or(MESSAGE_BYTES);
-        Ok(Self { client: connect(&asking, outage.clone())?, admin, outage, message_bytes_max, compresses })
+        Ok(Self { client: connect(&asking, outage)?, admin, message_bytes_max, compresses })
     }
 
     /// What is known of a topic; none if there is none. Blocks.
@@ -90,7 +89,7 @@ impl Lookup {
             }
             questions.go_on()?;
         };
-        let settings = Admin::new(&self.admin, self.outage.clone())?.topic_settings(&questions, topic)?;
+        let settings = self.admin.topic_settings(&questions, topic)?;
         let of_topic = settings.and_then(|settings| settings.get("max.message.bytes")?.parse().ok());
         Ok(Some(self.destination(partitions, of_topic)))
     }

@@ -11,10 +11,10 @@
 //! 6. `commit` writes the record, waits until all is written, and asks for the commit. Only an `Ok` of Kafka's is
 //!    `Committed`. Being fenced is `Fenced`. All else is `Unknown`, whatever Kafka calls the error: a commit that fails
 //!    may have been carried out.
-//! 7. If an answer was late, or asked for twice, or a connection broke meanwhile, a copy of the request may still be
-//!    under way, and would commit whatever is written next. So the producer is replaced before `commit` returns, which
-//!    makes that copy one of a producer that was fenced. Then the newest record is read again: if it bears another
-//!    instance, that one has taken the job over, and this one is superseded.
+//! 7. If a commit took so long that its request may have been sent more than once, a copy of it may still be under way,
+//!    and would commit whatever is written next. So the producer is replaced before `commit` returns, which makes that
+//!    copy one of a producer that was fenced. Then the newest record is read again: if it bears another instance, that
+//!    one has taken the job over, and this one is superseded.
 //! 8. After anything but `Committed` the log is over: nothing is written or committed any more.
 
 use super::self_test;
@@ -43,6 +43,9 @@ type Later<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 /// How long a commit may take before its outcome counts as unknown.
 const COMMIT: Duration = Duration::from_secs(15);
 
+/// How long a call that was given up may take to return: longer than any of its steps.
+const LEAVE: Duration = Duration::from_secs(10);
+
 /// The shortest time-out of a transaction.
 const TIMEOUT_MIN: Duration = Duration::from_mins(1);
 
@@ -62,9 +65,9 @@ impl Decider for Cluster {
             let found = aside(move |called_off| asked.find(create, called_off));
             let found = tokio::time::timeout(patience, found).await.map_err(|_| self.is_away())?;
             let Some(found) = found.map_err(|error| Error::from_user(error, self.place()))? else { return Ok(None) };
-            if self.self_test && !self.tested.load(Relaxed) {
-                self_test::run(self).await?;
-                self.tested.store(true, Relaxed);
+            // a job that exists has done so when it was new
+            if create && self.self_test {
+                self_test::run_once(self).await?;
             }
             let log = opened.log(self, cx, found).map_err(|error| Error::from_user(error, self.place()))?;
             Ok(Some(Box::new(log) as Box<dyn DecisionLog>))
@@ -333,10 +336,19 @@ impl Inner {
     }
 }
 
-/// The attempt is over: so is the right to write.
+/// The attempt is over: so is the right to write. What still runs for a call that was given up is waited for, since it
+/// must not meet the next attempt.
 impl Drop for KafkaLog {
     fn drop(&mut self) {
         self.inner.transaction.close();
+        let until = clock::now() + LEAVE;
+        while Arc::strong_count(&self.inner) > 1 {
+            if clock::now() >= until {
+                tracing::warn!(log = %self.id, "a call to Kafka does not return, though its attempt is over");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

@@ -68,17 +68,20 @@ use writer::Line;
 ///
 /// The default. All that the exactly-once sinks of a job write in an epoch is one transaction, whose commit is also the
 /// decision that the epoch's checkpoint counts. Who reads with `isolation.level=read_committed` sees each record once,
-/// when its checkpoint is decided: after `checkpoint_interval` and a little. The decisions stand in a topic of the job,
-/// `__millstream_progress_<job>`, which is made if it is not there; the brokers have to be of Kafka 3.7 or newer.
+/// when its checkpoint is decided: after `checkpoint_interval` and a little. The decisions stand in a topic of the
+/// job, `__millstream_progress_<job>`, which is made if it is not there; the brokers have to be of Kafka 3.7 or newer.
 ///
-/// Sinks that are to share the transaction have to be made of one [`Kafka`](crate::Kafka) value or its clones. A job can
-/// decide on one cluster only.
+/// Sinks that are to share the transaction have to be made of one [`Kafka`](crate::Kafka) value or its clones. A job
+/// can decide on one cluster only.
+///
+/// Between a crash and the next start, readers of committed records wait at the transaction that was left open: up to
+/// its time-out, four times `checkpoint_interval` and `checkpoint_timeout` together.
 ///
 /// # At least once
 ///
-/// With [`at_least_once`](Self::at_least_once) records are visible some milliseconds after they were written. A failure
-/// makes the job write again what it has written since its last checkpoint. While nothing fails, each is there once and
-/// in order: the producer is idempotent.
+/// With [`at_least_once`](Self::at_least_once) records are visible some milliseconds after they were written. After a
+/// failure the job writes again what it has written since its last checkpoint. While nothing fails, each is there once
+/// and in order: the producer is idempotent.
 ///
 /// # Records that cannot be written
 ///
@@ -87,8 +90,8 @@ use writer::Line;
 ///
 /// # Brokers that are away
 ///
-/// Records wait for them in memory (up to 128 MiB: `queue.buffering.max.kbytes`), then the job waits. A checkpoint takes
-/// that long, too, and `checkpoint_timeout` says how long is too long.
+/// Records wait for them in memory (up to 128 MiB: `queue.buffering.max.kbytes`), then the job waits. A checkpoint
+/// takes that long, too, and `checkpoint_timeout` says how long is too long.
 #[derive(Clone)]
 #[must_use = "a sink does nothing before it is given to a stream, as in `.sink(name, kafka.write(topic))`"]
 pub struct KafkaSink {

@@ -173,6 +173,11 @@ impl Producer {
         self.failure().map_or(Ok(()), |failure| Err(failure.error()))
     }
 
+    /// Whoever still writes is to stop.
+    pub(crate) fn stop(&self) {
+        self.base.context().failed("the attempt is over".into(), false);
+    }
+
     /// How often a connection broke so far.
     pub(crate) fn breaks(&self) -> u64 {
         self.base.context().breaks.load(Relaxed)

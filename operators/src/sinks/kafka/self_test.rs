@@ -19,9 +19,10 @@ use millstream_framework::{BoxError, Error, ErrorKind, clock};
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaResult;
 use rdkafka::producer::{BaseRecord, Producer as _};
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The beginning of the names of topics for tests.
@@ -47,8 +48,8 @@ impl fmt::Display for SelfTest {
         let Self { brokers, took } = self;
         write!(
             f,
-            "Kafka at {brokers}: aborted records are not read, a producer that was replaced cannot commit, and topics for \
-            decisions have the right settings ({took:.1?})"
+            "Kafka at {brokers}: aborted records are not read, a producer that was replaced cannot commit, and topics \
+            for decisions have the right settings ({took:.1?})"
         )
     }
 }
@@ -62,6 +63,17 @@ pub(crate) async fn run(cluster: &Cluster) -> Result<SelfTest, Error> {
     let done = tokio::time::timeout(cluster.patience, done).await.map_err(|_| cluster.is_away())?;
     done.map_err(outside)?;
     Ok(SelfTest { brokers: cluster.brokers.clone(), took: clock::now().saturating_duration_since(began) })
+}
+
+/// The same, but for brokers that this process has tried out already.
+pub(super) async fn run_once(cluster: &Cluster) -> Result<(), Error> {
+    static TESTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let tested = || TESTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !tested().contains(&cluster.brokers) {
+        tracing::info!("{}", run(cluster).await?);
+        tested().insert(cluster.brokers.clone());
+    }
+    Ok(())
 }
 
 struct Test {

@@ -142,9 +142,9 @@ fn check(topic: &str, address: &str, brokers: usize, found: &Found) -> Result<()
         |what: String| Err(Error::refused(format!("the topic `{topic}`, where the job's decisions stand, {what}")));
     if found.partitions != 1 {
         return refused(format!(
-            "has {} partitions and must have one, since decisions have one order. Partitions cannot be taken away: if no \
-            job has decided there, delete it (kafka-topics.sh --bootstrap-server {address} --delete --topic {topic}) and \
-            start again; else give the job another name",
+            "has {} partitions and must have one, since decisions have one order. Partitions cannot be taken away: if \
+            no job has decided there, delete it (kafka-topics.sh --bootstrap-server {address} --delete --topic \
+            {topic}) and start again; else give the job another name",
             found.partitions
         ));
     }

@@ -26,8 +26,15 @@ const ABORT: Duration = Duration::from_secs(2);
 /// How long the producer may be in use elsewhere after its last record.
 const RELEASE: Duration = Duration::from_secs(5);
 
-/// Commits that take longer are followed by a new producer: an answer that comes late could end the next transaction.
-const LATE: Duration = Duration::from_secs(1);
+/// Commits that take longer are followed by a new producer: a copy of the request that comes late could end the next
+/// transaction. There is a copy only if the client has sent the request again, which it does not do before it has
+/// waited for [`BACKOFF_MS`], less a fifth. What it tells of broken connections is no sign: not all of them are told.
+const LATE: Duration = Duration::from_millis(500);
+
+/// How long the client waits before it sends a request again, in milliseconds: its `retry.backoff.ms`.
+const BACKOFF_MS: u64 = 700;
+
+const _: () = assert!(BACKOFF_MS * 4 / 5 > LATE.as_millis() as u64);
 
 /// See the head of this file.
 pub(crate) struct Transaction {
@@ -44,6 +51,8 @@ pub(crate) struct Transaction {
 struct Inner {
     phase: Phase,
     producer: Option<Arc<Producer>>,
+    /// The log is gone, and nothing that it has begun may be of use any more.
+    is_closed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,11 +88,14 @@ impl std::fmt::Debug for Transaction {
 impl Transaction {
     pub(super) fn new(
         (job, attempt): (&str, Attempt),
-        config: ClientConfig,
+        mut config: ClientConfig,
         outage: Arc<Outage>,
         batch_bytes: usize,
     ) -> Self {
-        let inner = Mutex::new(Inner { phase: Phase::Unfenced, producer: None });
+        config
+            .set("retry.backoff.ms", BACKOFF_MS.to_string())
+            .set("retry.backoff.max.ms", (2 * BACKOFF_MS).to_string());
+        let inner = Mutex::new(Inner { phase: Phase::Unfenced, producer: None, is_closed: false });
         Self { job: job.into(), attempt, config, outage, batch_bytes, inner }
     }
 
@@ -110,7 +122,7 @@ impl Transaction {
     /// If something has failed before, or if this is not the time to write.
     pub(super) fn enter(&self) -> Result<Arc<Producer>, Error> {
         let mut inner = self.lock();
-        let Inner { phase, producer } = &mut *inner;
+        let Inner { phase, producer, .. } = &mut *inner;
         let (Phase::Idle | Phase::Open, Some(producer)) = (*phase, producer) else {
             let text = match phase {
                 Phase::Over => "the transaction of this attempt has failed or is over",
@@ -162,6 +174,9 @@ impl Transaction {
                 Producer::new(&self.config, self.outage.clone()).map_err(|e| Error::from_user(e, "Kafka"))?;
             if self.init(&producer, until, goes_on)? {
                 let mut inner = self.lock();
+                if inner.is_closed {
+                    return Err(failed("the attempt is over"));
+                }
                 (inner.phase, inner.producer) = (Phase::Idle, Some(Arc::new(producer)));
                 return Ok(());
             }
@@ -176,17 +191,14 @@ impl Transaction {
     fn release(&self) -> Result<(), Error> {
         let Some(mut producer) = self.end().0 else { return Ok(()) };
         let until = clock::now() + RELEASE;
-        loop {
-            match Arc::try_unwrap(producer) {
-                Ok(producer) => {
-                    drop(producer);
-                    return Ok(());
-                }
-                Err(shared) if clock::now() < until => producer = shared,
-                Err(_) => return Err(failed("a sink still writes with the producer of the transaction before")),
+        while let Err(shared) = Arc::try_unwrap(producer) {
+            if clock::now() >= until {
+                return Err(failed("a sink still writes with the producer of the transaction before"));
             }
+            producer = shared;
             std::thread::sleep(Duration::from_millis(1));
         }
+        Ok(())
     }
 
     /// Whether the producer has the right to write now; if not, another one was faster.
@@ -261,7 +273,10 @@ impl Transaction {
         }
         let renew = again || clock::now().saturating_duration_since(asked) > LATE || producer.breaks() != breaks;
         drop(producer);
-        self.lock().phase = Phase::Idle;
+        let mut inner = self.lock();
+        if inner.phase == Phase::Committing {
+            inner.phase = Phase::Idle;
+        }
         Outcome::Committed { renew }
     }
 
@@ -304,24 +319,23 @@ impl Transaction {
 
     /// The end of the attempt. What is open is aborted if that is quick, or else by whoever comes next.
     pub(super) fn close(&self) {
-        let (Some(producer), was_open) = self.end() else { return };
-        if was_open && !producer.is_fenced() {
-            if let Err(error) = producer.base().abort_transaction(ABORT) {
-                tracing::debug!(job = self.job, %error, "an open transaction is left to the next attempt");
-            }
+        self.lock().is_closed = true;
+        let (Some(mut producer), was_open) = self.end() else { return };
+        let is_ours = was_open && !producer.is_fenced();
+        // sinks that wait for room do not wait any longer
+        producer.stop();
+        if is_ours && let Err(error) = producer.base().abort_transaction(ABORT) {
+            tracing::debug!(job = self.job, %error, "an open transaction is left to the next attempt");
         }
-        let mut producer = Some(producer);
         let until = clock::now() + RELEASE;
-        while let Some(shared) = producer.take() {
-            match Arc::try_unwrap(shared) {
-                Ok(producer) => drop(producer),
-                Err(shared) if clock::now() < until => {
-                    producer = Some(shared);
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+        while let Err(shared) = Arc::try_unwrap(producer) {
+            if clock::now() >= until {
                 // it goes with who uses it, who cannot commit
-                Err(_) => tracing::warn!(job = self.job, "a sink still writes, though its attempt is over"),
+                tracing::warn!(job = self.job, "a sink still writes, though its attempt is over");
+                return;
             }
+            producer = shared;
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -234,8 +234,8 @@ impl KafkaWriter {
     /// A record that cannot be written, and there is no place for those.
     fn refusal(&self, topic: &str, why: &str) -> Error {
         let text = format!(
-            "the sink `{}` cannot write a record to the topic `{topic}`: {why}. With `.dead_letters(topic)` such records \
-            are put aside",
+            "the sink `{}` cannot write a record to the topic `{topic}`: {why}. With `.dead_letters(topic)` such \
+            records are put aside",
             self.cx.sink
         );
         Error::new(ErrorKind::Failed, text)
