@@ -2,6 +2,7 @@
 //! replies that are late or lost.
 
 use super::broker::Broker;
+use millstream::framework::spawn;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
@@ -68,12 +69,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, shared) = (listener.local_addr().unwrap().port(), Arc::new(Shared::default()));
         let passes = shared.clone();
-        std::thread::spawn(move || {
+        let accept = move || {
             for client in listener.incoming() {
                 let (client, shared) = (client.unwrap(), passes.clone());
-                std::thread::spawn(move || pass(client, &shared));
+                spawn::thread("proxy", move || pass(client, &shared)).unwrap();
             }
-        });
+        };
+        spawn::thread("proxy", accept).unwrap();
         let broker = Broker::own(&[&format!("advertised.listeners=CLIENT://127.0.0.1:{port}")]);
         shared.change(|state| state.upstream = broker.address.clone());
         Self { broker, shared }
@@ -103,9 +105,7 @@ fn pass(client: TcpStream, shared: &Arc<Shared>) {
     let is_held = Arc::new(Mutex::new(false));
     let (back, forth, held, waits) =
         (client.try_clone().unwrap(), broker.try_clone().unwrap(), is_held.clone(), shared.clone());
-    std::thread::spawn(move || {
-        let _ = replies((forth, back), &held, &waits);
-    });
+    spawn::thread("proxy", move || replies((forth, back), &held, &waits)).unwrap();
     let _ = requests((&client, &broker), &is_held, shared);
     let _ = client.shutdown(Shutdown::Both);
     let _ = broker.shutdown(Shutdown::Both);

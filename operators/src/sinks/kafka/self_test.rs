@@ -126,8 +126,8 @@ impl Test {
         let second = self.producer(called_off)?;
         match first.base().commit_transaction(SLICE * 10) {
             Ok(()) => {
-                let text = "a producer could commit after another one had taken its transactional id over: two instances \
-                    of a job could write at once. These brokers cannot be written to exactly once";
+                let text = "a producer could commit after another one had taken its transactional id over: two \
+                    instances of a job could write at once. These brokers cannot be written to exactly once";
                 return Err(Error::refused(text).into());
             }
             Err(error) if is_fenced(code_of(&error)) || first.is_fenced() => {}
