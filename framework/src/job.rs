@@ -7,6 +7,7 @@ use crate::topology::{Graph, Plan, Topology, validate};
 use crate::values::{Origin, Values};
 use crate::{BoxError, Error, ErrorKind, Name, secret};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fmt;
 use std::panic::Location;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+type NameFrom = Arc<dyn Fn(&Topology) -> Result<String, Error> + Send + Sync>;
 type Build = Arc<dyn Fn(&Topology) -> Result<(), BoxError> + Send + Sync>;
 
 /// Flags of the user's own: how they extend a command line, and how they become settings.
@@ -33,6 +35,8 @@ pub(crate) struct Flags {
 pub struct Job {
     pub(crate) name: String,
     build: Build,
+    /// How its settings name it, if they do.
+    name_from: Option<NameFrom>,
     pub(crate) flags: Option<Flags>,
     /// Settings of its own from the file and the command line.
     pub(crate) pipeline: Values,
@@ -54,7 +58,7 @@ impl Job {
         let name = name.into_name();
         let settings = Settings::new(&name);
         let (pipeline, config) = (Values::default(), Ok(Values::default()));
-        Self { name, build: Arc::new(topology), flags: None, pipeline, config, settings }
+        Self { name, build: Arc::new(topology), name_from: None, flags: None, pipeline, config, settings }
     }
 
     /// Settings of the job's own, as flags of its commands `run` and `topology`; the topology reads them with
@@ -66,6 +70,33 @@ impl Job {
             read: |matches| Ok(secret::to_value(&T::from_arg_matches(matches)?)?),
         });
         self
+    }
+
+    /// Names the job after its settings, for a program that is to run as several jobs, such as one for each topic: what
+    /// `name` gives takes the place of the name it was made with, and has to be the same at every start. Without a data
+    /// directory of its own, each lives in `millstream-data/<job>`.
+    pub fn name_from<T: DeserializeOwned>(mut self, name: impl Fn(&T) -> String + Send + Sync + 'static) -> Self {
+        self.name_from = Some(Arc::new(move |settings| Ok(name(&settings.config()?))));
+        self
+    }
+
+    /// Under the name that its settings give it.
+    ///
+    /// # Errors
+    /// If they do not fit.
+    pub(crate) fn named(mut self) -> Result<Self, Error> {
+        let Some(name_from) = self.name_from.take() else { return Ok(self) };
+        let name = name_from(&Topology::new(&self.name, self.values()?))?;
+        if self.settings.data_dir == config::data_dir(&self.name) {
+            self.settings.data_dir = config::data_dir(&name);
+        }
+        self.name = name;
+        Ok(self)
+    }
+
+    /// Whether the name is still to come from its settings.
+    pub(crate) fn is_unnamed(&self) -> bool {
+        self.name_from.is_some()
     }
 
     /// Values for [`Topology::config`], stronger than the command line: for tests and for programs that embed the job.
@@ -206,7 +237,7 @@ impl Job {
     /// # Errors
     /// What ended it; [`ErrorKind`] says what to do.
     pub fn run(self) -> Result<(), Error> {
-        crate::runtime::run(self)
+        crate::runtime::run(self.named()?)
     }
 
     /// Starts the job inside a program that goes on with its own work. It has threads and runtimes of its own, so this
@@ -217,7 +248,7 @@ impl Job {
     /// What can be known by then: a topology that cannot be built, a directory that is busy or cannot be used. Whatever
     /// comes later is told by [`JobHandle::wait`].
     pub async fn start(self) -> Result<JobHandle, Error> {
-        crate::runtime::start(self).await
+        crate::runtime::start(self.named()?).await
     }
 
     /// The settings of the job's own, all layers together.

@@ -42,6 +42,14 @@ impl Directory {
         Self { place: data_dir.display().to_string(), checkpoints, job: job.to_owned() }
     }
 
+    /// The job that a directory belongs to, if one of its manifests can be read.
+    pub(crate) fn owner(data_dir: &Path) -> Option<String> {
+        let directory = Self::new(data_dir, "");
+        let Names { manifests, .. } = directory.names().ok()?;
+        let read = |(epoch, attempt)| Manifest::decode(&fs::read(directory.manifest(epoch, attempt)).ok()?).ok();
+        manifests.into_iter().find_map(read).map(|(manifest, _)| manifest.job)
+    }
+
     /// Where it is, for people.
     pub(crate) fn place(&self) -> &str {
         &self.place

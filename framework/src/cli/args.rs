@@ -178,7 +178,7 @@ impl Cli {
         let matches = matches.map_err(|error| strict.clone().try_get_matches_from(&args).err().unwrap_or(error))?;
         match matches.subcommand() {
             Some(("topology", matches)) => {
-                let job = own::read(layers(job, matches)?, &strict, &args, matches)?;
+                let job = own::read(layers(job, matches)?, &strict, &args, matches)?.named()?;
                 Ok(Self::Topology(Box::new(job), TopologyArgs::from_arg_matches(matches)?.format))
             }
             Some(("checkpoints", matches)) => match matches.subcommand() {
@@ -188,7 +188,7 @@ impl Cli {
                 None => Err(missing(strict)),
             },
             Some((_, matches)) => {
-                let job = own::read(layers(job, matches)?, &strict, &args, matches)?;
+                let job = own::read(layers(job, matches)?, &strict, &args, matches)?.named()?;
                 Ok(match ShowConfigArgs::from_arg_matches(matches)?.form {
                     Some(form) => Self::ShowConfig(Box::new(job), form),
                     None => Self::Run(Box::new(job)),

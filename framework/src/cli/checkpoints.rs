@@ -24,10 +24,13 @@ type Damaged = Vec<(Epoch, Attempt, String)>;
 
 /// Prints what is to be shown.
 pub(crate) fn run(job: &Job, inspect: Inspect, print: &mut dyn FnMut(&str)) -> Result<(), Error> {
-    let directory = Directory::new(&job.settings.data_dir, &job.name);
+    let data_dir = &job.settings.data_dir;
+    let owner = if job.is_unnamed() { Directory::owner(data_dir) } else { None };
+    let name = owner.as_ref().unwrap_or(&job.name);
+    let directory = Directory::new(data_dir, name);
     let listing = directory.list()?;
     match inspect {
-        Inspect::List { verify, json } => list(&directory, &listing, &job.name, (verify, json), print),
+        Inspect::List { verify, json } => list(&directory, &listing, name, (verify, json), print),
         Inspect::Show { epoch, json } => chosen(&directory, &listing, epoch)?.try_for_each(|listed| {
             print(&match &listed.content {
                 Ok((manifest, _)) if json => manifest_json(manifest)?,

@@ -55,10 +55,15 @@ pub(crate) struct Settings {
     pub(crate) origins: BTreeMap<&'static str, Origin>,
 }
 
+/// Where a job lives if nothing is said.
+pub(crate) fn data_dir(job: &str) -> PathBuf {
+    PathBuf::from("millstream-data").join(job)
+}
+
 impl Settings {
     pub(crate) fn new(job: &str) -> Self {
         Self {
-            data_dir: PathBuf::from("millstream-data").join(job),
+            data_dir: data_dir(job),
             checkpoint_interval: Duration::from_secs(1),
             checkpoint_pause: Duration::ZERO,
             checkpoint_timeout: Duration::from_mins(1),
