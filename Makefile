@@ -23,7 +23,7 @@ CARGO = $(ENV) cargo
 # The compile-error goldens build without RocksDB, so they are tested apart from the rest.
 UI := $(if $(wildcard tests/ui/Cargo.toml),millstream-ui)
 # With what is tested against a broker, and with it everywhere: other features would compile RocksDB once more.
-FEATURES := --features kafka
+FEATURES := --features kafka,failpoints
 WORKSPACE := --workspace $(if $(UI),--exclude $(UI)) $(FEATURES) $(CARGO_FLAGS)
 KAFKA_DIR := $(or $(MILLSTREAM_KAFKA_DIR),$(or $(TMPDIR),/tmp)/millstream-kafka-$(shell id -u))
 

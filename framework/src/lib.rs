@@ -12,6 +12,7 @@ pub mod clock;
 mod codec;
 mod data;
 mod error;
+mod failpoint;
 mod guard;
 pub mod key;
 mod message;
@@ -36,6 +37,8 @@ pub mod testing;
 pub use config::RestartPolicy;
 pub use data::{Data, Key, Name};
 pub use error::{BoxError, Error, ErrorKind};
+#[doc(hidden)]
+pub use failpoint::{FAILPOINTS, failpoint};
 pub use job::Job;
 pub use message::{Attempt, Epoch};
 pub use millstream_derive::{Branches, FacadeBranches, FacadeState};

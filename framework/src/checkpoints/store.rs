@@ -15,6 +15,7 @@ use crate::checkpoints::collect::Plan;
 use crate::checkpoints::directory::{CHECKPOINTS, Directory, names};
 use crate::checkpoints::listing::{FileName, Listing, STATE};
 use crate::checkpoints::manifest::{Damage, Manifest};
+use crate::failpoint::failpoint;
 use crate::operator::Digest;
 use crate::{Attempt, Epoch, Error, ErrorKind};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -109,7 +110,9 @@ impl Store {
         if path.try_exists().map_err(|e| Error::io(e, "look for", &path))? {
             return Err(Error::io(io::ErrorKind::AlreadyExists.into(), "replace the manifest", &path));
         }
+        failpoint("manifest-durable");
         fs::rename(&unfinished, &path).map_err(|e| Error::io(e, "put the manifest in place at", &path))?;
+        failpoint("manifest-renamed");
         self.sync()?;
         Ok(digest)
     }

@@ -4,6 +4,7 @@
 use super::attempt::{Order, Session};
 use super::ownership;
 use crate::checkpoints::{Decision, Facts, Listing, Log, Manifest, Shown, Start, Store, clean_after_restore, recover};
+use crate::failpoint::failpoint;
 use crate::key::KEY_GROUPS;
 use crate::operator::{Digest, SinkContext, Traffic, Visible};
 use crate::state::snapshot::OperatorStates;
@@ -64,6 +65,7 @@ pub(crate) async fn recover_job(
         facts.sinks.push(Shown { sink: name.into(), visible: visible.clone() });
         listed.push((node, visible));
     }
+    failpoint("recovery-listed");
     // 0., 3. and 4. nobody else can decide any more, and what was decided is known
     let log = match decider {
         Some(decider) => Log::Sinks(ownership::take(session, &*decider, attempt, order, &mut facts).await?),
@@ -77,12 +79,15 @@ pub(crate) async fn recover_job(
     };
     let manifest = restored.as_ref().map(|(manifest, _)| manifest.clone());
     let operators = fit(plan, manifest.as_deref())?;
+    failpoint("recovery-decided");
     // 6. from here on the job is this process's
     ownership::claim(session, &log, attempt, (&facts, &decision), restored.as_ref()).await?;
+    failpoint("recovery-claimed");
     // 7. finish what was decided, then clear away what is over
     if let Some(manifest) = &manifest {
         commit(plan, store.job(), attempt, manifest).await?;
     }
+    failpoint("recovery-committed");
     store.collect(&clean_after_restore(&listing, &decision))?;
     let Some(start) = Start::of(&decision) else {
         return Err(Error::refused("a refusal cannot be started from"));
@@ -96,6 +101,7 @@ pub(crate) async fn recover_job(
         clean(plan, store.job(), attempt, std::mem::take(&mut uncleaned)).await?;
     }
     store.remove_live_except(attempt)?;
+    failpoint("recovery-cleared");
     let digest = restored.map(|(_, digest)| digest);
     Ok(Recovered { manifest, digest, first, start, operators, uncleaned, log })
 }

@@ -7,7 +7,7 @@
 use super::producer::{Producer, is_fenced};
 use crate::kafka::client::code_of;
 use crate::kafka::outage::Outage;
-use millstream_framework::{Attempt, Error, ErrorKind, clock};
+use millstream_framework::{Attempt, Error, ErrorKind, clock, failpoint};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseRecord, Producer as _};
@@ -257,6 +257,7 @@ impl Transaction {
             Ok(()) => clock::now(),
             Err(error) => return self.failed_with(error),
         };
+        failpoint("checkpoint-recorded");
         let mut again = false;
         loop {
             let Err(error) = producer.base().commit_transaction(SLICE) else { break };
