@@ -3,6 +3,7 @@
 //! The directory is a log without records of its own: the manifest in place is the record, its number, identity and
 //! parent are those of R, and the lock says whose the job is.
 
+use crate::Error;
 use crate::checkpoints::manifest::DecisionMode;
 use crate::checkpoints::store::Store;
 use crate::operator::{Decided, DecisionLog, Progress};
@@ -23,6 +24,14 @@ impl Log {
         match self {
             Self::Directory(_) => DecisionMode::Directory,
             Self::Sinks(log) => DecisionMode::Log(log.id()),
+        }
+    }
+
+    /// The newest record, once somebody but the lock says whose the job is.
+    pub(crate) async fn look(&self) -> Result<Option<Progress>, Error> {
+        match self {
+            Self::Directory(_) => std::future::pending().await,
+            Self::Sinks(log) => log.look().await,
         }
     }
 

@@ -13,6 +13,7 @@ use crate::checkpoints::{
     collect,
 };
 use crate::config::Budget;
+use crate::failpoint::failpoint;
 use crate::operator::{Decided, Digest, Instance, Progress, Visible};
 use crate::state::backend::StateEnv;
 use crate::subtask::{self, Assignment, Report, Reports, Suspect};
@@ -43,6 +44,10 @@ pub(crate) struct Session {
     pub(crate) right: Cell<Right>,
     pub(crate) control: Control,
 }
+
+/// A job that has decided nothing for so long looks whether it is still its own: whoever takes over one that has nothing
+/// to do shows in no other way.
+const WATCH: Duration = Duration::from_secs(2);
 
 /// How long a job that was asked to stop may take to begin, before it is stopped without.
 const GRACE: Duration = Duration::from_secs(3);
@@ -131,6 +136,8 @@ struct Running<'a> {
     workers: Vec<JoinHandle<()>>,
     coordinator: Coordinator,
     log: Log,
+    /// When to look next whose the job is.
+    watch: Instant,
     start: Instant,
     /// Those that are not ready yet.
     missing: usize,
@@ -197,6 +204,7 @@ impl<'a> Running<'a> {
             workers: Vec::new(),
             coordinator: Coordinator::new(timing, participants, recovered.start),
             log: recovered.log,
+            watch: clock::now() + WATCH,
             start: clock::now(),
             missing,
             parts: Vec::new(),
@@ -280,6 +288,10 @@ impl<'a> Running<'a> {
                 None => std::future::pending().await,
             }
         };
+        let watch = async {
+            tokio::time::sleep_until(self.watch.into()).await;
+            self.log.look().await
+        };
         let publish = tokio::time::sleep_until(self.meters.due().into());
         tokio::select! {
             biased;
@@ -304,6 +316,14 @@ impl<'a> Running<'a> {
                 Some(Event::Trigger)
             }
             () = tick => Some(Event::Tick),
+            newest = watch => {
+                self.watch = clock::now() + WATCH;
+                match newest {
+                    Ok(newest) => self.over = ownership::superseded(self.session, newest.as_ref()).err().map(Err),
+                    Err(error) => tracing::debug!(%error, "cannot look whose the job is"),
+                }
+                None
+            }
             () = publish => {
                 self.meters.publish();
                 None
@@ -347,6 +367,7 @@ impl<'a> Running<'a> {
     async fn obey(&mut self, command: Command) -> Result<(), Error> {
         match command {
             Command::Barrier(epoch) => {
+                failpoint("checkpoint-barrier");
                 self.session.control.barrier();
                 self.meters.barrier();
                 self.asked.iter_mut().for_each(|(of, _)| _ = of.get_or_insert(epoch));
@@ -354,12 +375,15 @@ impl<'a> Running<'a> {
                 self.board.all(&subtask::Command::Barrier(epoch));
             }
             Command::WriteManifest(epoch) => {
+                failpoint("checkpoint-acked");
                 self.meters.durable();
                 self.write(epoch)?;
+                failpoint("checkpoint-written");
             }
             Command::Commit(epoch) => self.commit(epoch).await?,
             Command::Finish(epoch) => self.board.all(&subtask::Command::Decided(epoch)),
             Command::Collect(epoch) => {
+                failpoint("checkpoint-finished");
                 self.answer(epoch, false);
                 self.meters.committed();
                 self.collect(epoch).await?;
@@ -413,7 +437,9 @@ impl<'a> Running<'a> {
         };
         match self.log.commit(&progress).await {
             Decided::Committed => {
+                failpoint("checkpoint-decided");
                 self.session.right.set(Right::Claimed);
+                self.watch = clock::now() + WATCH;
                 let taken = self.session.control.decided(epoch);
                 self.meters.decided(&taken);
                 let [took_us, pause_us, alignment_us] =
@@ -435,6 +461,7 @@ impl<'a> Running<'a> {
     /// 6. Marker and collection, and what had to wait for the first decision of a job that went back.
     async fn collect(&mut self, epoch: Epoch) -> Result<(), Error> {
         self.session.store.mark_decided(epoch)?;
+        failpoint("checkpoint-marked");
         let uncleaned = std::mem::take(&mut self.uncleaned);
         let common = &self.shared.common;
         recovery::clean(&self.shared.plan, &common.job, common.attempt, uncleaned).await?;
@@ -445,6 +472,7 @@ impl<'a> Running<'a> {
                 self.session.job.settings.keep,
             ))?;
         }
+        failpoint("checkpoint-collected");
         Ok(())
     }
 }

@@ -8,6 +8,7 @@
 
 use super::attempt::{Order, Session};
 use crate::checkpoints::{Decision, Facts, Log, Manifest, RECORD_VERSION, Record, hint, refuse_gone};
+use crate::failpoint::failpoint;
 use crate::operator::{Decided, Decider, DecisionLog, Digest, LogContext, Progress};
 use crate::topology::{Kind, Plan};
 use crate::{Attempt, Error, ErrorKind};
@@ -80,12 +81,15 @@ pub(crate) async fn take(
         facts.record = Some(Record { id: id.clone(), newest });
         hint(facts).map_or(Ok(()), Err)?;
     }
+    failpoint("recovery-looked");
     // 3. and 4. from here on it is nobody else's
     log.fence().await?;
     if session.right.get() == Right::None {
         session.right.set(Right::Fenced);
     }
+    failpoint("recovery-fenced");
     let newest = log.read().await?;
+    failpoint("recovery-read");
     if session.right.get() == Right::Claimed {
         superseded(session, newest.as_ref())?;
     }
@@ -140,7 +144,7 @@ pub(crate) async fn claim(
 
 /// # Errors
 /// If the newest record is another instance's.
-fn superseded(session: &Session, newest: Option<&Progress>) -> Result<(), Error> {
+pub(crate) fn superseded(session: &Session, newest: Option<&Progress>) -> Result<(), Error> {
     match newest {
         Some(r) if r.instance != session.instance => Err(lost(session, Some(r))),
         _ => Ok(()),
