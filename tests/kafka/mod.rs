@@ -13,14 +13,22 @@
 //! | `topics` | what stands in a topic |
 //! | `sink` | what arrives of what is written, and what cannot be written |
 //! | `partitions` | that keys go where Java's producers put them |
+//! | `counting` | the example `kafka_count`, and a reader that compares what it sees with what has to be |
+//! | `kills` | `kafka_count`, killed at any instant |
+//! | `instances` | two processes that are the same job |
+//! | `decisions` | a log and a directory that do not agree |
 //! | `exactly_once` | jobs that write exactly once, and are disturbed |
 //! | `late` | commits whose requests or replies are late or lost |
 //! | `proxy` | what makes them so |
 //! | `log` | decisions: who may make them, and what becomes of transactions |
 
 pub(crate) mod broker;
+mod counting;
+mod decisions;
 mod exactly_once;
 mod group;
+mod instances;
+mod kills;
 mod late;
 mod log;
 mod login;

@@ -1,0 +1,260 @@
+//! The example `kafka_count`, its input, and a reader of what is committed that compares every record, as it appears,
+//! with what it has to be: of each key the counts from one on, each with the value of that record.
+
+use super::broker::{Broker, PATIENCE, Rec};
+use crate::common::{Process, Random, example, mix};
+use millstream::clock;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+const IN: i32 = 4;
+const OUT: i32 = 3;
+const KEYS: u64 = 60;
+
+/// The values of each key, in order.
+type Values = BTreeMap<String, Vec<String>>;
+
+/// A job, its topics, and what it has to write.
+pub(super) struct Counting<'a> {
+    pub(super) broker: &'a Broker,
+    pub(super) input: String,
+    pub(super) output: String,
+    /// What the job may have read, put here before it is written.
+    given: Arc<Mutex<Values>>,
+    random: Random,
+    log: PathBuf,
+}
+
+/// What stands in the output.
+#[derive(Deserialize)]
+struct Count {
+    key: String,
+    count: u64,
+    last: String,
+}
+
+impl<'a> Counting<'a> {
+    pub(super) fn new(broker: &'a Broker, directory: &Path, seed: u64) -> Self {
+        Self {
+            broker,
+            input: broker.topic("in", IN, &[]),
+            output: broker.topic("out", OUT, &[]),
+            given: Arc::default(),
+            random: Random::new(seed),
+            log: directory.join("log"),
+        }
+    }
+
+    /// So many records of some keys: half of them plain, half in a transaction; some more are aborted.
+    pub(super) fn write(&mut self, records: u64) {
+        let mut made = Vec::new();
+        for _ in 0..records {
+            let (key, value) = (format!("key{}", self.random.within(0..KEYS)), format!("v{}", self.random.next()));
+            self.given.lock().unwrap().entry(key.clone()).or_default().push(value.clone());
+            made.push(self.record(&key, &value));
+        }
+        let rest = made.split_off(made.len() / 2);
+        self.broker.write(made);
+        let aborted = (0..20).map(|n| self.record(&format!("key{n}"), "aborted"));
+        self.broker.transaction(false, aborted);
+        self.broker.transaction(true, rest);
+    }
+
+    fn record(&self, key: &str, value: &str) -> Rec {
+        let hash = key.bytes().fold(0, |hash, byte| mix(hash ^ u64::from(byte)));
+        Rec::new(&self.input, (hash % IN as u64) as i32, value).key(key)
+    }
+
+    /// `kafka_count run` in a data directory, with more flags.
+    pub(super) fn command(&self, data: &Path, flags: &[&str]) -> Command {
+        let mut command = example("kafka_count");
+        command.args(["run", "--brokers", &self.broker.address]);
+        command.args(["--input-topic", &self.input, "--output-topic", &self.output]);
+        command.arg("--data-dir").arg(data).args(["--checkpoint-interval", "100ms"]).args(flags);
+        command
+    }
+
+    pub(super) fn start(&self, data: &Path, flags: &[&str]) -> Process {
+        Process::start(&mut self.command(data, flags), &self.log)
+    }
+
+    /// Runs it to the end of its input; whoever yields is started again.
+    pub(super) fn finish(&self, data: &Path, flags: &[&str]) {
+        loop {
+            let mut process = self.start(data, &[flags, &["--until", "end"]].concat());
+            match process.wait().unwrap() {
+                0 => return,
+                75 => assert!(process.printed().contains("yielded"), "{}", process.tail()),
+                code => panic!("exit code {code}:\n{}", process.tail()),
+            }
+        }
+    }
+
+    /// That it is refused, with exit code 78 and these words.
+    #[track_caller]
+    pub(super) fn refused(&self, data: &Path, flags: &[&str], said: &[&str]) {
+        let mut process = self.start(data, &[flags, &["--until", "end"]].concat());
+        let code = process.wait().unwrap();
+        assert_eq!(code, 78, "{}", process.tail());
+        let printed = process.printed();
+        said.iter().for_each(|said| assert!(printed.contains(said), "`{said}` is not in: {printed}"));
+    }
+
+    /// How many records the job is to have read.
+    pub(super) fn records(&self) -> u64 {
+        self.given.lock().unwrap().values().map(|values| values.len() as u64).sum()
+    }
+
+    /// The decisions that stand in the log.
+    pub(super) fn decisions(&self) -> Vec<serde_json::Value> {
+        let topic = self.progress_topic();
+        let consumer = reader(self.broker, &topic, 1);
+        let (_, end) = consumer.fetch_watermarks(&topic, 0, PATIENCE).unwrap();
+        let mut all = Vec::new();
+        let until = clock::now() + PATIENCE;
+        loop {
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) {
+                all.push(serde_json::from_slice(message.payload().unwrap()).unwrap());
+            }
+            // control records stand at the end
+            let position = consumer.position().unwrap().find_partition(&topic, 0).unwrap().offset();
+            if position == Offset::Offset(end) {
+                return all;
+            }
+            assert!(clock::now() < until, "the decisions cannot be read: {position:?} of {end}");
+        }
+    }
+
+    pub(super) fn progress_topic(&self) -> String {
+        format!("__millstream_progress_kafka_count-{}", self.output)
+    }
+
+    /// V4: decisions grow by one, and the newest names a manifest that is intact.
+    pub(super) fn check_decisions(&self, data: &Path) {
+        let all = self.decisions();
+        let epochs: Vec<u64> = all.iter().map(|r| r["epoch"].as_u64().unwrap()).collect();
+        assert_eq!(epochs.first(), Some(&0));
+        for (a, b) in all.iter().zip(&all[1..]) {
+            let (n, next) = (a["epoch"].as_u64().unwrap(), b["epoch"].as_u64().unwrap());
+            let is_claim = next == n && a["manifest"] == b["manifest"];
+            let is_next = next == n + 1 && b["parent"] == a["manifest"];
+            assert!(is_claim || is_next, "{a} before {b}");
+        }
+        let shown = example("kafka_count").args(["checkpoints", "verify", "--all", "--data-dir"]).arg(data).output();
+        let shown = shown.unwrap();
+        assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stdout));
+    }
+
+    pub(super) fn watch(&self) -> Watcher {
+        Watcher::start(reader(self.broker, &self.output, OUT), self.given.clone())
+    }
+}
+
+/// Reads what is committed in a topic, from its beginning.
+fn reader(broker: &Broker, topic: &str, partitions: i32) -> BaseConsumer {
+    let mut config: ClientConfig = broker.client();
+    config.set("group.id", "nobody").set("enable.auto.commit", "false");
+    config.set("isolation.level", "read_committed").set("auto.offset.reset", "error");
+    config.set("fetch.wait.max.ms", "20").set("reconnect.backoff.max.ms", "500");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut list = TopicPartitionList::new();
+    for partition in 0..partitions {
+        list.add_partition_offset(topic, partition, Offset::Offset(0)).unwrap();
+    }
+    consumer.assign(&list).unwrap();
+    consumer
+}
+
+/// V1 and V2: sees no record twice, none left out, and none before it is committed.
+pub(super) struct Watcher {
+    seen: Arc<Mutex<Seen>>,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    given: Arc<Mutex<Values>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    counts: BTreeMap<String, u64>,
+    wrong: Option<String>,
+}
+
+impl Watcher {
+    fn start(consumer: BaseConsumer, given: Arc<Mutex<Values>>) -> Self {
+        let (seen, ends) = (Arc::<Mutex<Seen>>::default(), Arc::<AtomicBool>::default());
+        let (its, of, until) = (seen.clone(), given.clone(), ends.clone());
+        let thread = std::thread::spawn(move || {
+            while !until.load(Relaxed) {
+                // brokers that are away come back
+                let Some(Ok(message)) = consumer.poll(Duration::from_millis(20)) else { continue };
+                let mut seen = its.lock().unwrap();
+                if let Err(wrong) = seen.take(message.key(), message.payload(), &of.lock().unwrap()) {
+                    let (partition, offset) = (message.partition(), message.offset());
+                    seen.wrong.get_or_insert(format!("{wrong} (partition {partition}, offset {offset})"));
+                }
+            }
+        });
+        Self { seen, ends, thread: Some(thread), given }
+    }
+
+    /// How many records it has seen.
+    #[track_caller]
+    pub(super) fn seen(&self) -> u64 {
+        let seen = self.seen.lock().unwrap();
+        assert_eq!(seen.wrong, None);
+        seen.counts.values().sum()
+    }
+
+    /// Waits until it has seen so many.
+    #[track_caller]
+    pub(super) fn wait_for(&self, records: u64) {
+        super::wait_until(&format!("{records} records"), || self.seen() >= records);
+    }
+
+    /// That in the end all there is to be is there, and nothing more.
+    #[track_caller]
+    pub(super) fn check_all(mut self) {
+        let expected: BTreeMap<String, u64> =
+            self.given.lock().unwrap().iter().map(|(key, values)| (key.clone(), values.len() as u64)).collect();
+        self.wait_for(expected.values().sum());
+        std::thread::sleep(Duration::from_millis(300));
+        self.ends.store(true, Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+        let seen = self.seen.lock().unwrap();
+        assert_eq!(seen.wrong, None);
+        assert_eq!(seen.counts, expected);
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.ends.store(true, Relaxed);
+    }
+}
+
+impl Seen {
+    fn take(&mut self, key: Option<&[u8]>, value: Option<&[u8]>, given: &Values) -> Result<(), String> {
+        let Count { key: name, count, last } =
+            serde_json::from_slice(value.unwrap_or_default()).map_err(|e| e.to_string())?;
+        if key != Some(name.as_bytes()) {
+            return Err(format!("the record of {name} has the key {key:?}"));
+        }
+        let before = self.counts.entry(name.clone()).or_default();
+        if count != *before + 1 {
+            return Err(format!("{name} has the count {count} after {before}"));
+        }
+        *before = count;
+        match given.get(&name).and_then(|values| values.get(count as usize - 1)) {
+            Some(value) if *value == last => Ok(()),
+            other => Err(format!("{name} has the value {last} at count {count}, in place of {other:?}")),
+        }
+    }
+}

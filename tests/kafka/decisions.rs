@@ -1,0 +1,107 @@
+//! The log of decisions and the data directory do not agree: what is refused, what it says, and the way out.
+
+use super::broker::{Broker, Rec, broker};
+use super::counting::Counting;
+use crate::common::{Scratch, copy_directory, example};
+use std::path::PathBuf;
+
+/// A job that was started twice and has read all there is.
+struct Ended {
+    scratch: Scratch,
+    counting: Counting<'static>,
+}
+
+impl Ended {
+    fn new() -> Self {
+        let (scratch, broker): (_, &'static Broker) = (Scratch::new(), broker());
+        let mut counting = Counting::new(broker, scratch.path(), 2);
+        for _ in 0..2 {
+            counting.write(200);
+            counting.finish(&scratch.join("data"), &[]);
+        }
+        Self { scratch, counting }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.scratch.join("data")
+    }
+
+    fn refused(&self, said: &[&str]) {
+        let before = self.counting.watch();
+        before.wait_for(self.counting.records());
+        self.counting.refused(&self.data(), &[], said);
+        before.check_all();
+    }
+}
+
+#[test]
+fn a_log_that_was_deleted_is_refused_and_can_be_given_up() {
+    let mut ended = Ended::new();
+    let topic = ended.counting.progress_topic();
+    ended.counting.broker.delete(&topic);
+    ended.refused(&["is gone", &topic, "--restore ID --allow-duplicates"]);
+    // nothing was in flight, so that nothing comes twice
+    let data = ended.data();
+    let newest = newest(&ended).to_string();
+    ended.counting.write(100);
+    ended.counting.finish(&data, &["--restore", &newest, "--allow-duplicates"]);
+    ended.counting.write(100);
+    ended.counting.finish(&data, &[]);
+    ended.counting.watch().check_all();
+}
+
+/// The number of the newest checkpoint.
+fn newest(ended: &Ended) -> u64 {
+    let shown = example("kafka_count").args(["checkpoints", "list", "--json", "--data-dir"]).arg(ended.data()).output();
+    let shown: serde_json::Value = serde_json::from_slice(&shown.unwrap().stdout).unwrap();
+    shown["checkpoints"].as_array().unwrap().iter().map(|c| c["epoch"].as_u64().unwrap()).max().unwrap()
+}
+
+#[test]
+fn a_log_that_was_made_again_is_refused() {
+    let ended = Ended::new();
+    let topic = ended.counting.progress_topic();
+    ended.counting.broker.delete(&topic);
+    ended.counting.broker.make(&topic, 1, &[("cleanup.policy", "compact")]);
+    ended.refused(&[&topic, "the log was deleted and made again"]);
+}
+
+#[test]
+fn records_that_a_stranger_put_into_the_log_are_refused() {
+    let ended = Ended::new();
+    let topic = ended.counting.progress_topic();
+    ended.counting.broker.write([Rec::new(&topic, 0, "hello").key("world")]);
+    ended.refused(&[&topic]);
+}
+
+#[test]
+fn a_directory_that_was_put_back_is_refused() {
+    let mut ended = Ended::new();
+    let (data, old) = (ended.data(), ended.scratch.join("old"));
+    copy_directory(&data, &old);
+    ended.counting.write(100);
+    ended.counting.finish(&data, &[]);
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&old, &data).unwrap();
+    ended.refused(&["put back to an earlier state or copied"]);
+}
+
+#[test]
+fn an_empty_directory_is_refused_where_output_shows() {
+    let ended = Ended::new();
+    std::fs::remove_dir_all(ended.data()).unwrap();
+    ended.refused(&["which", "does not hold (there is none here)", "--restore none --allow-duplicates"]);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused() {
+    let ended = Ended::new();
+    let checkpoints = ended.data().join("checkpoints");
+    let name = format!("manifest-{}-", newest(&ended));
+    let manifest = crate::common::names(&checkpoints).into_iter().find(|n| n.starts_with(&name)).unwrap();
+    let text = std::fs::read(checkpoints.join(&manifest)).unwrap();
+    std::fs::write(checkpoints.join(&manifest), &text[..text.len() / 2]).unwrap();
+    ended.refused(&["is damaged", &manifest]);
+    std::fs::write(checkpoints.join(&manifest), text).unwrap();
+    ended.counting.finish(&ended.data(), &[]);
+}

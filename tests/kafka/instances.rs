@@ -1,0 +1,124 @@
+//! Two processes that are the same job: on one directory, on a copy of it, and one that sleeps while the other works.
+
+use super::broker::{Broker, broker};
+use super::counting::{Counting, Watcher};
+use crate::common::{Process, Scratch, copy_directory};
+use std::path::{Path, PathBuf};
+
+/// A job that runs, and has read and written all there is.
+struct Running<'a> {
+    scratch: Scratch,
+    counting: Counting<'a>,
+    watcher: Watcher,
+    first: Process,
+}
+
+impl Running<'_> {
+    fn new(broker: &'static Broker) -> Running<'static> {
+        let scratch = Scratch::new();
+        let mut counting = Counting::new(broker, scratch.path(), 1);
+        let watcher = counting.watch();
+        let first = counting.start(&scratch.join("data"), &[]);
+        counting.write(400);
+        watcher.wait_for(400);
+        Running { scratch, counting, watcher, first }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.scratch.join("data")
+    }
+
+    /// A copy of the directory of the first, which stands still meanwhile.
+    fn copy(&self) -> PathBuf {
+        let copy = self.scratch.join("copy");
+        self.first.signal("STOP");
+        copy_directory(&self.data(), &copy);
+        self.first.signal("CONT");
+        copy
+    }
+
+    /// Writes more, and waits until all of it was counted.
+    fn goes_on(&mut self) {
+        self.counting.write(300);
+        self.watcher.wait_for(self.counting.records());
+    }
+
+    /// That the first has given way for good, and says so.
+    fn is_superseded(&mut self) {
+        assert_eq!(self.first.wait().unwrap(), 77, "{}", self.first.tail());
+        assert!(self.first.printed().contains("is superseded"), "{}", self.first.tail());
+    }
+}
+
+fn stop(mut process: Process) {
+    process.terminate();
+    assert_eq!(process.wait().unwrap(), 0, "{}", process.tail());
+}
+
+fn settled(running: Running<'_>, data: &Path) {
+    running.counting.finish(data, &[]);
+    running.counting.check_decisions(data);
+    running.watcher.check_all();
+}
+
+#[test]
+fn a_second_start_on_the_directory_says_who_holds_it_and_changes_nothing() {
+    let mut running = Running::new(broker());
+    let mut second = running.counting.start(&running.data(), &[]);
+    assert_eq!(second.wait().unwrap(), 75, "{}", second.tail());
+    let holder = running.first.id().to_string();
+    assert!(second.printed().contains(&holder), "{holder} is not in: {}", second.tail());
+    running.goes_on();
+    let data = running.data();
+    running.first.terminate();
+    assert_eq!(running.first.wait().unwrap(), 0, "{}", running.first.tail());
+    settled(running, &data);
+}
+
+#[test]
+fn a_start_on_a_copy_supersedes_the_first() {
+    let mut running = Running::new(broker());
+    let copy = running.copy();
+    let second = running.counting.start(&copy, &[]);
+    // the first has nothing to do, and notices all the same
+    running.is_superseded();
+    running.goes_on();
+    stop(second);
+    settled(running, &copy);
+}
+
+#[test]
+fn one_that_slept_while_another_took_over_changes_nothing() {
+    let mut running = Running::new(broker());
+    // it sleeps while it counts: likely in a transaction that is open
+    running.counting.write(200);
+    std::thread::sleep(std::time::Duration::from_millis(30));
+    running.first.signal("STOP");
+    let copy = running.scratch.join("copy");
+    copy_directory(&running.data(), &copy);
+    let second = running.counting.start(&copy, &[]);
+    running.watcher.wait_for(running.counting.records());
+    running.first.signal("CONT");
+    running.goes_on();
+    running.is_superseded();
+    running.goes_on();
+    stop(second);
+    settled(running, &copy);
+}
+
+#[test]
+fn a_mistaken_start_on_an_old_copy_is_refused_and_the_job_goes_on() {
+    let mut running = Running::new(broker());
+    let copy = running.copy();
+    running.goes_on();
+    running.counting.refused(
+        &copy,
+        &[],
+        &["put back to an earlier state or copied", "--restore ID --allow-duplicates"],
+    );
+    running.goes_on();
+    assert!(running.first.ended().is_none());
+    let data = running.data();
+    running.first.kill();
+    settled(running, &data);
+}

@@ -1,0 +1,88 @@
+//! `kafka_count`, killed at any instant: exactly once from topics, through an exchange and keyed state, into a topic.
+
+use super::broker::{Broker, broker};
+use super::counting::Counting;
+use crate::common::{Random, Scratch, is_soak, mix, seed};
+use std::path::Path;
+use std::time::Duration;
+
+/// So many lives that end with SIGKILL, at parallelisms that change, while the input grows.
+fn kill(counting: &mut Counting<'_>, data: &Path, kills: u64, random: &mut Random) {
+    for _ in 0..kills {
+        let parallelism = (1 + random.within(0..4)).to_string();
+        counting.write(100 + random.within(0..300));
+        let mut process = counting.start(data, &["--parallelism", &parallelism]);
+        let most = if random.within(0..3) == 0 { 400 } else { 2500 };
+        std::thread::sleep(random.up_to(Duration::from_millis(most / 2)));
+        counting.write(random.within(1..200));
+        std::thread::sleep(random.up_to(Duration::from_millis(most / 2)));
+        if !process.kill() {
+            assert!(process.printed().contains("yielded"), "it has ended by itself:\n{}", process.tail());
+        }
+    }
+}
+
+fn campaign(broker: &Broker, kills: u64, seed: u64) {
+    let scratch = Scratch::new();
+    let mut random = Random::new(seed);
+    let mut counting = Counting::new(broker, scratch.path(), seed);
+    let data = scratch.join("data");
+    let watcher = counting.watch();
+    println!("seed {seed}");
+    kill(&mut counting, &data, kills, &mut random);
+    let seen = watcher.seen();
+    counting.finish(&data, &[]);
+    counting.check_decisions(&data);
+    let decided = counting.decisions().len();
+    println!("{kills} kills, {decided} decisions, {} records, {seen} of them seen before the end", counting.records());
+    watcher.check_all();
+}
+
+/// Ends by SIGABRT between any two steps of the protocol.
+#[cfg(debug_assertions)]
+#[test]
+fn dies_between_any_two_steps() {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    let (scratch, mut died) = (Scratch::new(), 0);
+    let mut counting = Counting::new(broker(), scratch.path(), 3);
+    let data = scratch.join("data");
+    let watcher = counting.watch();
+    // of 0 skips the first passes a point in its first checkpoint or not at all
+    for (point, skips) in millstream::framework::FAILPOINTS.iter().flat_map(|point| [(point, 0), (point, 2)]) {
+        counting.write(80);
+        let mut command = counting.command(&data, &[]);
+        command.env("FAILPOINTS", format!("{point}={skips}*off->return"));
+        let mut process = crate::common::Process::start(&mut command, &scratch.join("dying"));
+        let until = millstream::clock::now() + Duration::from_secs(3);
+        // a process passes the points of its recovery once
+        let passes_once = skips > 0 && point.starts_with("recovery");
+        while !passes_once && process.ended().is_none() && millstream::clock::now() < until {
+            counting.write(20);
+        }
+        match process.ended() {
+            Some(status) if status.signal() == Some(6) => died += 1,
+            Some(status) => panic!("{point}: {status}:\n{}", process.tail()),
+            None => assert!(process.kill(), "{point}: {}", process.tail()),
+        }
+    }
+    counting.finish(&data, &[]);
+    counting.check_decisions(&data);
+    watcher.check_all();
+    println!("died {died} times");
+    assert!(died >= 26, "it has died {died} times only");
+}
+
+#[test]
+fn soak_killed_at_any_instant() {
+    let (all, first) = (if is_soak() { 300 } else { 20 }, seed());
+    let mut done = 0;
+    for number in 0.. {
+        let kills = (all - done).min(50);
+        campaign(broker(), kills, if number == 0 { first } else { mix(first + number) >> 16 });
+        done += kills;
+        if done >= all {
+            break;
+        }
+    }
+}
