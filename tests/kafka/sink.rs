@@ -141,6 +141,28 @@ fn what_cannot_be_written_goes_to_the_dead_letters() {
     }
 }
 
+/// What was not there when the job started is found when a record asks for it.
+#[test]
+fn partitions_that_are_new_are_written_to() {
+    let topic = broker().topic("widened", 1, &[]);
+    let (sink, widens) = (kafka().write(&*topic).at_least_once(), topic.clone());
+    let topology = move |t: &Topology| {
+        let widens = widens.clone();
+        t.source("numbers", Generator::new(|_, n| n).count(3).rate(1))
+            .inspect(move |n| {
+                if *n == 1 {
+                    broker().widen(&widens, 3);
+                }
+            })
+            .map(|n| KafkaMessage::text(n.to_string()).partition(n as i32))
+            .sink("out", sink.clone());
+        Ok(())
+    };
+    job(&Scratch::new(), topology).parallelism(1).run().unwrap();
+    let found: Vec<_> = broker().committed(&topic).iter().map(|read| read.partition).collect();
+    assert_eq!(found, [0, 1, 2]);
+}
+
 #[test]
 fn without_dead_letters_it_ends_the_attempt() {
     let topic = broker().topic("large", 1, &[("max.message.bytes", "20000")]);

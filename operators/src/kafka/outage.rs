@@ -54,6 +54,13 @@ impl Outage {
         inner.troubles.iter().for_each(|trouble| trouble.set(Some(text.clone())));
     }
 
+    /// Somebody waits: if the cluster did not answer before, it does not now.
+    pub(crate) fn lasts(&self) {
+        if self.is_there() {
+            self.began("it does not answer yet");
+        }
+    }
+
     /// It answers.
     pub(crate) fn ended(&self) {
         let mut inner = self.lock();

@@ -65,6 +65,7 @@ impl Decider for Cluster {
             let found = aside(move |called_off| asked.find(create, called_off));
             let found = tokio::time::timeout(patience, found).await.map_err(|_| self.is_away())?;
             let Some(found) = found.map_err(|error| Error::from_user(error, self.place()))? else { return Ok(None) };
+            transaction_timeout(cx, found.timeout_max)?;
             // a job that exists has done so when it was new
             if create && self.self_test {
                 self_test::run_once(self).await?;

@@ -19,6 +19,9 @@ use std::time::Duration;
 /// How long one wait for the producer's queue to empty takes.
 const FLUSH_SLICE: Duration = Duration::from_millis(20);
 
+/// How long a question may take.
+const LEARN: Duration = Duration::from_secs(10);
+
 /// How long the thread waits for events; so long the end of a producer may take.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -192,6 +195,13 @@ impl Producer {
         usize::try_from(self.base.in_flight_count()).unwrap_or(0)
     }
 
+    /// Asks how many partitions a topic has, which it would find out by itself within a minute. Blocks.
+    pub(crate) fn learn(&self, topic: &str) {
+        if let Err(error) = self.base.client().fetch_metadata(Some(topic), LEARN) {
+            tracing::debug!(topic, %error, "the producer cannot look at a topic");
+        }
+    }
+
     /// Waits until all is written, something has failed, or `goes_on` says no. Blocks. Whether all is written.
     ///
     /// # Errors
@@ -207,6 +217,7 @@ impl Producer {
             if !goes_on() {
                 return Ok(false);
             }
+            self.outage().lasts();
         }
     }
 }

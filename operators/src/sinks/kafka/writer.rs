@@ -26,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// How old what is known of a topic may get.
 const REFRESH: Duration = Duration::from_mins(1);
 
+/// How old it may be where a record cannot be written because of it.
+const RECENT: Duration = Duration::from_secs(1);
+
 /// How its records become visible.
 #[derive(Debug)]
 pub(super) enum Line {
@@ -123,10 +126,18 @@ impl KafkaWriter {
         Err(Error::new(ErrorKind::Usage, text))
     }
 
-    async fn look(&self, topic: &str) -> Result<Option<Destination>, BoxError> {
+    /// What there is to know of a topic; afterwards the producer knows as much.
+    async fn look(&self, producer: &Arc<Producer>, topic: &str) -> Result<Option<Destination>, BoxError> {
         may_be_written(topic)?;
-        let (lookup, name) = (self.shared.lookup.clone(), topic.to_owned());
-        let found = aside(move |called_off| lookup.look(&name, called_off)).await?;
+        let (lookup, producer, name) = (self.shared.lookup.clone(), producer.clone(), topic.to_owned());
+        let found = aside(move |called_off| {
+            let found = lookup.look(&name, called_off)?;
+            if found.is_some() {
+                producer.learn(&name);
+            }
+            Ok(found)
+        });
+        let found = found.await?;
         if let Some(found) = &found {
             self.fits(topic, found)?;
         }
@@ -134,34 +145,30 @@ impl KafkaWriter {
     }
 
     /// Looks at a topic that a record names.
-    async fn look_at(&mut self, topic: &str) -> Result<(), BoxError> {
-        let found = self.look(topic).await?;
+    async fn look_at(&mut self, producer: &Arc<Producer>, topic: &str) -> Result<(), BoxError> {
+        let found = self.look(producer, topic).await?;
         self.others.insert(topic.to_owned(), (found, clock::now()));
         Ok(())
     }
 
     /// Now and then, topics get partitions and other settings.
-    async fn refresh(&mut self) -> Result<(), BoxError> {
+    async fn refresh(&mut self, producer: &Arc<Producer>) -> Result<(), BoxError> {
         let now = clock::now();
         let is_old = |since| now.saturating_duration_since(since) > REFRESH;
         if is_old(self.own.known_since) {
-            // that it is gone is said by the record that cannot be written
-            self.own.known_since = now;
-            if let Some(found) = self.look(&self.topic).await? {
-                self.own = found;
-            }
+            self.renew_own(producer).await?;
         }
         self.others.retain(|_, (_, since)| !is_old(*since));
         Ok(())
     }
 
     /// What was not taken at once.
-    async fn give(&mut self, producer: &Producer, message: KafkaMessage, given: Given) -> Result<(), BoxError> {
+    async fn give(&mut self, producer: &Arc<Producer>, message: KafkaMessage, given: Given) -> Result<(), BoxError> {
         let Some(why) = self.insist(producer, &message, given).await? else { return Ok(()) };
         let topic = message.get_topic().unwrap_or(&self.topic).to_owned();
         let Some(dead_letters) = self.dead_letters.clone() else { return Err(self.refusal(&topic, &why).into()) };
         if !self.others.contains_key(&dead_letters) {
-            self.look_at(&dead_letters).await?;
+            self.look_at(producer, &dead_letters).await?;
         }
         let Some((Some(found), _)) = self.others.get(&dead_letters) else {
             let text = format!("the cluster has no topic `{dead_letters}` for the dead letters: make it");
@@ -180,23 +187,52 @@ impl KafkaWriter {
     /// Until it is taken; or why it cannot be.
     async fn insist(
         &mut self,
-        producer: &Producer,
+        producer: &Arc<Producer>,
         message: &KafkaMessage,
         mut given: Given,
     ) -> Result<Option<String>, BoxError> {
         loop {
             match given {
                 Given::Taken => return Ok(None),
-                Given::Bad(why) => return Ok(Some(why)),
+                // partitions and settings may have changed since the topic was looked at
+                Given::Bad(why) if !self.look_again(producer, message.get_topic()).await? => return Ok(Some(why)),
+                Given::Bad(_) => {}
                 Given::Failed(error) => return Err(error.into()),
                 Given::Full => {
                     producer.check()?;
+                    producer.outage().lasts();
                     tokio::time::sleep(PAUSE).await;
                 }
-                Given::Unseen => self.look_at(message.get_topic().unwrap_or_default()).await?,
+                Given::Unseen => self.look_at(producer, message.get_topic().unwrap_or_default()).await?,
             }
             given = self.try_give(producer, message);
         }
+    }
+
+    /// Looks at a topic, the sink's own or another one, if that was not done just now. Whether it was to be done.
+    async fn look_again(&mut self, producer: &Arc<Producer>, topic: Option<&str>) -> Result<bool, BoxError> {
+        let since = match topic {
+            None => Some(self.own.known_since),
+            Some(topic) => self.others.get(topic).map(|(_, since)| *since),
+        };
+        let now = clock::now();
+        if since.is_none_or(|since| now.saturating_duration_since(since) < RECENT) {
+            return Ok(false);
+        }
+        match topic {
+            None => self.renew_own(producer).await?,
+            Some(topic) => self.look_at(producer, topic).await?,
+        }
+        Ok(true)
+    }
+
+    async fn renew_own(&mut self, producer: &Arc<Producer>) -> Result<(), BoxError> {
+        // that it is gone is said by the record that cannot be written
+        self.own.known_since = clock::now();
+        if let Some(found) = self.look(producer, &self.topic).await? {
+            self.own = found;
+        }
+        Ok(())
     }
 
     fn try_give(&mut self, producer: &Producer, message: &KafkaMessage) -> Given {
@@ -280,8 +316,11 @@ impl<T: Into<KafkaMessage> + 'static> SinkWriter<T> for KafkaWriter {
     type Committable = ();
 
     async fn write(&mut self, batch: Batch<T>) -> Result<(), BoxError> {
+        if batch.values.is_empty() {
+            return Ok(());
+        }
         let producer = self.producer()?;
-        self.refresh().await?;
+        self.refresh(&producer).await?;
         let mut bytes = 0;
         for value in batch.values {
             let message = value.into();
