@@ -9,8 +9,8 @@
 #                                                 DIR: whoever holds the other end of the pipe takes it along
 #   scripts/kafka.sh address DIR                  print its address
 #   scripts/kafka.sh tool DIR|HOST:PORT TOOL ...  one of Kafka's own command-line tools, connected to it:
-#                                                 configs, console-consumer, console-producer, consumer-groups,
-#                                                 delete-records, get-offsets, topics, transactions
+#                                                 acls, configs, console-consumer, console-producer,
+#                                                 consumer-groups, delete-records, get-offsets, topics, transactions
 #
 # All that a broker keeps is in DIR, its ports and settings included; NAME=VALUE are settings of the broker, which count
 # when DIR is new. A DIR that was never started gets two free ports.
@@ -146,6 +146,7 @@ tool() {
     shift 2
     [ ! -d "$server" ] || server=$(address "$server")
     case $name in
+        acls) class=AclCommand ;;
         configs) class=ConfigCommand ;;
         console-consumer) class=consumer.ConsoleConsumer ;;
         console-producer) class=ConsoleProducer ;;

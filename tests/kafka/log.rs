@@ -33,15 +33,15 @@ impl Life {
         Self { kafka, job, attempt: Attempt::draw(), instance: self.instance }
     }
 
-    fn sink(&self, topic: &str) -> KafkaSink {
+    pub(super) fn sink(&self, topic: &str) -> KafkaSink {
         self.kafka.write(topic)
     }
 
-    fn decider(&self) -> Arc<dyn Decider> {
+    pub(super) fn decider(&self) -> Arc<dyn Decider> {
         Sink::<KafkaMessage>::decides(&self.sink("none")).unwrap()
     }
 
-    fn cx(&self) -> LogContext {
+    pub(super) fn cx(&self) -> LogContext {
         let (interval, timeout) = (Duration::from_millis(100), Duration::from_secs(5));
         let (job, attempt) = (self.job.clone(), self.attempt);
         LogContext { job, attempt, checkpoint_interval: interval, checkpoint_timeout: timeout }
@@ -59,15 +59,18 @@ impl Life {
     }
 
     pub(super) async fn writer(&self, topic: &str) -> KafkaWriter {
-        let cx = SinkContext {
+        Sink::<KafkaMessage>::open(&self.sink(topic), &self.sink_cx()).await.unwrap()
+    }
+
+    pub(super) fn sink_cx(&self) -> SinkContext {
+        SinkContext {
             job: self.job.clone(),
             sink: "out".into(),
             subtask: 0,
             parallelism: 1,
             attempt: self.attempt,
             traffic: Traffic::default(),
-        };
-        Sink::<KafkaMessage>::open(&self.sink(topic), &cx).await.unwrap()
+        }
     }
 
     pub(super) fn progress(&self, epoch: Epoch) -> Progress {
@@ -297,15 +300,7 @@ fn dead_letters_are_in_the_transaction() {
     Sink::<KafkaMessage>::decides(&sink).unwrap();
     plain(async {
         let log = life.fenced().await;
-        let cx = SinkContext {
-            job: life.job.clone(),
-            sink: "out".into(),
-            subtask: 0,
-            parallelism: 1,
-            attempt: life.attempt,
-            traffic: Traffic::default(),
-        };
-        let mut writer = Sink::<KafkaMessage>::open(&sink, &cx).await.unwrap();
+        let mut writer = Sink::<KafkaMessage>::open(&sink, &life.sink_cx()).await.unwrap();
         let large = KafkaMessage::text("x".repeat(30_000));
         SinkWriter::<KafkaMessage>::write(&mut writer, batch(vec![large, KafkaMessage::text("small")])).await.unwrap();
         prepare(&mut writer, 1).await.unwrap();
@@ -392,15 +387,7 @@ fn settings_that_cannot_work_are_refused() {
     let set = Life { kafka: life.kafka.clone().set("acks", "1"), ..life.again() };
     refused(plain(set.decider().open(&set.cx(), true)), ErrorKind::Usage, &["`acks`"]);
     let sink = life.sink(&broker.topic("settings", 1, &[])).set("linger.ms", "1");
-    let cx = SinkContext {
-        job: life.job.clone(),
-        sink: "out".into(),
-        subtask: 0,
-        parallelism: 1,
-        attempt: life.attempt,
-        traffic: Traffic::default(),
-    };
-    let error = plain(async { Sink::<KafkaMessage>::open(&sink, &cx).await }).unwrap_err().to_string();
+    let error = plain(async { Sink::<KafkaMessage>::open(&sink, &life.sink_cx()).await }).unwrap_err().to_string();
     assert!(error.contains("`linger.ms`") && error.contains("share a producer"), "{error}");
 }
 

@@ -10,6 +10,7 @@
 //! | `group` | what the consumer group, metrics and status say |
 //! | `outage` | brokers that are killed, and come back |
 //! | `login` | settings, users, secrets |
+//! | `rights` | users who may not do all that a sink needs |
 //! | `topics` | what stands in a topic |
 //! | `sink` | what arrives of what is written, and what cannot be written |
 //! | `partitions` | that keys go where Java's producers put them |
@@ -38,6 +39,7 @@ mod places;
 mod proxy;
 mod reading;
 mod refusals;
+mod rights;
 mod sink;
 mod topics;
 mod transactions;

@@ -52,10 +52,12 @@ impl Admin {
                 Some(Err(code)) => Err(KafkaError::AdminOp(code)),
             }
         });
-        Ok(all?.map(|found: ConfigResource| {
+        let values = all?.map(|found: ConfigResource| {
             let values = found.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
-            values.collect()
-        }))
+            values.collect::<Values>()
+        });
+        // so the client tells that it is not allowed
+        Ok(values.filter(|values| !values.is_empty()))
     }
 
     /// Makes a topic. The code says why it could not be made: also that it is there already.

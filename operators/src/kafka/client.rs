@@ -108,6 +108,19 @@ pub(crate) struct Questions<'a> {
 /// How long it takes.
 type Wait = Duration;
 
+/// What will not become better by itself.
+fn refused(what: &str, error: &KafkaError) -> Error {
+    let (kind, remedy) = match code_of(error) {
+        Code::TopicAuthorizationFailed => {
+            (ErrorKind::Usage, ": give this user the rights to DESCRIBE it, to READ it or to WRITE to it, as is needed")
+        }
+        Code::ClusterAuthorizationFailed => (ErrorKind::Usage, ": give this user the right to DESCRIBE the cluster"),
+        Code::GroupAuthorizationFailed => (ErrorKind::Usage, ": give this user the right to READ the group"),
+        _ => (ErrorKind::Failed, ""),
+    };
+    Error::new(kind, format!("cannot {what}: {error}{remedy}"))
+}
+
 impl Questions<'_> {
     fn outage(&self) -> &Outage {
         &self.client.context().outage
@@ -133,7 +146,7 @@ impl Questions<'_> {
                 Err(error) if passes(code_of(&error)) => {
                     self.outage().began(&error.to_string());
                 }
-                Err(error) => return Err(Error::new(ErrorKind::Failed, format!("cannot {what}: {error}")).into()),
+                Err(error) => return Err(refused(what, &error).into()),
             }
             self.go_on()?;
             // lets it say what it has to

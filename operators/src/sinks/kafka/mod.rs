@@ -88,6 +88,12 @@ use writer::Line;
 /// Those that are too large, could not be encoded, or name a topic or partition that is not there go to the
 /// [`dead_letters`](Self::dead_letters) if there is such a topic. If not, they end the attempt.
 ///
+/// # Rights
+///
+/// Where Kafka checks them: WRITE for the topics that are written to. Exactly once also CREATE, READ and WRITE for the
+/// progress topic, and WRITE and DESCRIBE for the transactional id `millstream-<job>-0`. With DESCRIBE_CONFIGS for
+/// topics and cluster their settings are checked; without it, with a warning, they are not.
+///
 /// # Brokers that are away
 ///
 /// Records wait for them in memory (up to 128 MiB: `queue.buffering.max.kbytes`), then the job waits. A checkpoint

@@ -12,7 +12,7 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -51,10 +51,18 @@ pub(crate) struct Deliveries {
     failure: OnceLock<Failure>,
     /// How often a connection broke.
     breaks: AtomicU64,
+    /// The last partition that could not become part of the transaction, and why. Nothing but the log tells.
+    not_added: Mutex<String>,
 }
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        match facility {
+            "ADDPARTS" => *self.not_added.lock().unwrap_or_else(PoisonError::into_inner) = text.into(),
+            // what is on its way is then given up, without a word about the reason
+            "TXNERR" => self.transaction_failed(text),
+            _ => {}
+        }
         self.events.log(level, facility, text);
     }
 
@@ -80,7 +88,7 @@ impl ProducerContext for Deliveries {
         let Err((error, message)) = result else { return };
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         if matches!(code, Code::PurgeQueue | Code::PurgeInflight) {
-            return;
+            return self.failed("records were given up, since their transaction has failed".into(), false);
         }
         let size = message.payload().map_or(0, <[u8]>::len) + message.key().map_or(0, <[u8]>::len);
         let (topic, partition) = (message.topic(), message.partition());
@@ -93,6 +101,18 @@ impl ProducerContext for Deliveries {
 }
 
 impl Deliveries {
+    #[cold]
+    fn transaction_failed(&self, text: &str) {
+        let partition = self.not_added.lock().unwrap_or_else(PoisonError::into_inner);
+        let remedy = match text.contains("TOPIC_AUTHORIZATION_FAILED") {
+            true => ": give this user the right to WRITE to that topic",
+            false => "",
+        };
+        let is_fenced = ["FENCED", "INVALID_PRODUCER_EPOCH"].iter().any(|code| text.contains(code));
+        let [text, partition] = [text, &**partition].map(|text| text.trim_start_matches("[thrd:main]: "));
+        self.failed(format!("{text} {partition}{remedy}").replace(" : ", ": "), is_fenced);
+    }
+
     #[cold]
     fn failed(&self, text: String, is_fenced: bool) {
         let _ = self.failure.set(Failure { text, is_fenced });
@@ -140,7 +160,8 @@ impl Producer {
     /// # Errors
     /// [`ErrorKind::Usage`] for settings that librdkafka does not take.
     pub(crate) fn new(config: &ClientConfig, outage: Arc<Outage>) -> Result<Self, BoxError> {
-        let context = Deliveries { events: Events { outage }, failure: OnceLock::new(), breaks: AtomicU64::new(0) };
+        let (events, failure) = (Events { outage }, OnceLock::new());
+        let context = Deliveries { events, failure, breaks: AtomicU64::new(0), not_added: Mutex::default() };
         let base = BaseProducer::from_config_and_context(config, context).map_err(|error| not_taken(&error))?;
         let (base, closing) = (Arc::new(base), Arc::new(AtomicBool::new(false)));
         let (polled, closes) = (base.clone(), closing.clone());
