@@ -73,6 +73,7 @@ pub(crate) async fn take(
     let create = !facts.expects_a_record() || order.allow_duplicates;
     let log = decider.open(&cx, create).await?.ok_or_else(|| refuse_gone(facts))?;
     let id = log.id();
+    tracing::debug!(log = %id, "opened the decision log");
     // 0. or 1. whose is it? Without harm to anybody
     let newest = log.look().await?;
     if session.right.get() == Right::Claimed {
@@ -82,12 +83,14 @@ pub(crate) async fn take(
         hint(facts).map_or(Ok(()), Err)?;
     }
     failpoint("recovery-looked");
+    tracing::debug!("looked whose the job is");
     // 3. and 4. from here on it is nobody else's
     log.fence().await?;
     if session.right.get() == Right::None {
         session.right.set(Right::Fenced);
     }
     failpoint("recovery-fenced");
+    tracing::debug!("fenced all others");
     let newest = log.read().await?;
     failpoint("recovery-read");
     if session.right.get() == Right::Claimed {

@@ -44,6 +44,8 @@ impl ClientContext for Events {
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(Code::AllBrokersDown | Code::Authentication | Code::SSL | Code::Resolve) => self.outage.began(reason),
+            // whoever asked for it knows
+            Some(Code::PartitionEOF) => {}
             _ => tracing::info!(target: "librdkafka", %error, "{reason}"),
         }
     }

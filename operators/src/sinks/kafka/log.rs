@@ -18,7 +18,7 @@
 //! 8. After anything but `Committed` the log is over: nothing is written or committed any more.
 
 use super::self_test;
-use super::tail::{Key, Tail};
+use super::tail::{Kept, Key, Tail};
 use super::topic;
 use super::transaction::{Outcome, Record, Transaction};
 use crate::kafka::Cluster;
@@ -168,7 +168,7 @@ impl Opening {
         let transaction = Arc::new(transaction);
         cluster.register(&transaction)?;
         let (job, topic, config) = (self.job.clone(), self.topic.clone(), self.consuming.clone());
-        let tail = Tail { job, topic, config, outage: self.outage.clone() };
+        let tail = Tail { job, topic, config, outage: self.outage.clone(), kept: Kept::default() };
         let inner = Inner { key: serde_json::to_vec(&Key::of(&cx.job))?, tail, transaction };
         Ok(KafkaLog { id: found.id, inner: Arc::new(inner), patience: cluster.patience })
     }

@@ -8,7 +8,7 @@
 //! 5. Readers of committed records must see the second and the last, and nothing else.
 
 use super::producer::{Producer, is_fenced};
-use super::tail::{Isolation, Tail};
+use super::tail::{Isolation, Kept, Tail};
 use super::topic;
 use crate::kafka::Cluster;
 use crate::kafka::admin::Admin;
@@ -17,6 +17,7 @@ use crate::kafka::outage::Outage;
 use crate::kafka::settings::{Purpose, Settings, configure, configure_producer};
 use millstream_framework::{BoxError, Error, ErrorKind, clock};
 use rdkafka::ClientConfig;
+use rdkafka::Message as _;
 use rdkafka::error::KafkaResult;
 use rdkafka::producer::{BaseRecord, Producer as _};
 use std::collections::BTreeSet;
@@ -94,7 +95,7 @@ impl Test {
         // so short only because nothing is left open: shorter than any broker's maximum
         producing.set("transaction.timeout.ms", "60000").set("message.timeout.ms", "60000").set("linger.ms", "0");
         let outage = Arc::new(Outage::new(&cluster.brokers));
-        let tail = Tail { job: "test".into(), topic, config, outage: outage.clone() };
+        let tail = Tail { job: "test".into(), topic, config, outage: outage.clone(), kept: Kept::default() };
         Ok(Self { address: cluster.brokers.clone(), tail, producing, outage })
     }
 
@@ -179,7 +180,7 @@ impl Test {
         let range = self.tail.settled(clock::now() + SETTLES, called_off)?;
         let mut seen = Vec::new();
         self.tail.scan(Isolation::ReadCommitted, range, called_off, &mut |record| {
-            seen.push(String::from_utf8_lossy(record.value().unwrap_or_default()).into_owned());
+            seen.push(String::from_utf8_lossy(record.payload().unwrap_or_default()).into_owned());
             Ok(())
         })?;
         if seen == ["committed", "last"] {

@@ -1,16 +1,16 @@
 //! The newest record of a progress topic: where it is looked for, and what stands in it. Blocks.
 
 use crate::kafka::client::{Client, Questions, connect, list, passes};
-use crate::kafka::ffi::{Message, Messages, Queue};
 use crate::kafka::outage::Outage;
 use crate::sources::kafka::KafkaPartition;
 use millstream_framework::{BoxError, Error, ErrorKind, Progress, clock};
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::RDKafkaErrorCode as Code;
-use rdkafka::{ClientConfig, Offset};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{ClientConfig, Message as _, Offset};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How many records are read from the end back first. One of them is nearly always what is looked for, since all of
@@ -50,10 +50,31 @@ pub(super) struct Tail {
     /// Of a consumer.
     pub(super) config: ClientConfig,
     pub(super) outage: Arc<Outage>,
+    pub(super) kept: Kept,
+}
+
+/// What a tail keeps, for it may be asked again and again whether there is something new.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// Those that ask for bounds, one for each isolation: connecting takes longer than asking. Records are read by
+    /// clients of their own: librdkafka does not bear assignments that change quickly.
+    clients: [Mutex<Option<Arc<Client>>>; 2],
+    /// The newest committed record, and the end it was found before.
+    newest: Mutex<Option<(i64, Option<Progress>)>>,
 }
 
 impl Tail {
-    fn client(&self, isolation: Isolation) -> Result<Client, BoxError> {
+    fn client(&self, isolation: Isolation) -> Result<Arc<Client>, BoxError> {
+        let mut kept = self.kept.clients[isolation as usize].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = &*kept {
+            return Ok(client.clone());
+        }
+        let client = Arc::new(self.connect(isolation)?);
+        *kept = Some(client.clone());
+        Ok(client)
+    }
+
+    fn connect(&self, isolation: Isolation) -> Result<Client, BoxError> {
         let mut config = self.config.clone();
         config.set(
             "isolation.level",
@@ -83,14 +104,14 @@ impl Tail {
             let (low, stable) = self.bounds(&committed, called_off)?;
             let (_, high) = self.bounds(&all, called_off)?;
             if stable >= high {
-                return self.newest(Isolation::ReadCommitted, (low, stable), called_off);
+                return self.newest((low, stable), called_off);
             }
             if clock::now() >= until {
                 tracing::warn!(topic = self.topic, stable, high, "{HANGS}");
                 let undecided = self.span(Isolation::ReadUncommitted, (stable, high), called_off)?;
                 return match undecided {
                     Some(undecided) => Ok(Some(undecided)),
-                    None => self.newest(Isolation::ReadCommitted, (low, stable), called_off),
+                    None => self.newest((low, stable), called_off),
                 };
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -103,7 +124,7 @@ impl Tail {
     /// [`ErrorKind::Busy`] if a transaction stays open until the deadline.
     pub(super) fn read(&self, until: Instant, called_off: &AtomicBool) -> Result<Option<Progress>, BoxError> {
         let bounds = self.settled(until, called_off)?;
-        self.newest(Isolation::ReadCommitted, bounds, called_off)
+        self.newest(bounds, called_off)
     }
 
     /// The oldest offset and the high watermark, up to which all is decided.
@@ -111,7 +132,7 @@ impl Tail {
     /// # Errors
     /// As of [`read`](Self::read).
     pub(super) fn settled(&self, until: Instant, called_off: &AtomicBool) -> Result<(i64, i64), BoxError> {
-        let (_, high) = self.bounds(&self.client(Isolation::ReadUncommitted)?, called_off)?;
+        let (_, high) = self.bounds(&*self.client(Isolation::ReadUncommitted)?, called_off)?;
         let committed = self.client(Isolation::ReadCommitted)?;
         loop {
             let (low, stable) = self.bounds(&committed, called_off)?;
@@ -127,17 +148,18 @@ impl Tail {
         }
     }
 
-    fn newest(
-        &self,
-        isolation: Isolation,
-        (low, end): (i64, i64),
-        called_off: &AtomicBool,
-    ) -> Result<Option<Progress>, BoxError> {
+    /// The newest committed record before `end`.
+    fn newest(&self, (low, end): (i64, i64), called_off: &AtomicBool) -> Result<Option<Progress>, BoxError> {
+        let mut kept = self.kept.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, newest)) = kept.as_ref().filter(|(before, _)| *before == end) {
+            return Ok(newest.clone());
+        }
         let mut span = SPAN;
         loop {
             let start = end.saturating_sub(span).max(low);
-            let found = self.span(isolation, (start, end), called_off)?;
+            let found = self.span(Isolation::ReadCommitted, (start, end), called_off)?;
             if found.is_some() || start <= low {
+                *kept = Some((end, found.clone()));
                 return Ok(found);
             }
             span = span.saturating_mul(10);
@@ -153,7 +175,7 @@ impl Tail {
     ) -> Result<Option<Progress>, BoxError> {
         let mut newest = None;
         self.scan(isolation, range, called_off, &mut |record| {
-            newest = Some(self.parse(record.offset(), record.key(), record.value())?);
+            newest = Some(self.parse(record.offset(), record.key(), record.payload())?);
             Ok(())
         })?;
         Ok(newest)
@@ -165,46 +187,39 @@ impl Tail {
         isolation: Isolation,
         (start, end): (i64, i64),
         called_off: &AtomicBool,
-        each: &mut dyn FnMut(Message<'_>) -> Result<(), Error>,
+        each: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<(), Error>,
     ) -> Result<(), BoxError> {
         if start >= end {
             return Ok(());
         }
-        let client = Arc::new(self.client(isolation)?);
-        let queue = Queue::new(client.clone(), Box::new(|| ()));
-        let queue = queue.filter(|queue| queue.attach(&self.topic, 0));
-        let queue = queue.ok_or_else(|| Error::new(ErrorKind::Failed, format!("cannot read `{}`", self.topic)))?;
+        let client = self.connect(isolation)?;
         let partition = KafkaPartition::new(&self.topic, 0);
         client.assign(&list([(&partition, Offset::Offset(start))].into_iter())?)?;
         let questions = Questions { client: &client, called_off };
-        let mut messages = Messages::default();
         loop {
             questions.go_on()?;
-            let _ = client.poll(Duration::ZERO);
-            queue.take(1000, Duration::from_millis(100), &mut messages);
-            for message in (0..messages.len()).filter_map(|i| messages.get(i)) {
-                let next = match message.error().map(Code::from) {
-                    None if message.offset() >= end => return Ok(()),
-                    None => {
-                        each(message)?;
-                        message.offset() + 1
-                    }
-                    Some(Code::PartitionEOF) => message.offset(),
-                    Some(code) if passes(code) => {
-                        self.outage.began(&message.error_text());
-                        start
-                    }
-                    Some(_) => {
-                        let text = format!("cannot read `{}`: {}", self.topic, message.error_text());
-                        return Err(Error::new(ErrorKind::Failed, text).into());
-                    }
-                };
-                if next >= end {
-                    self.outage.ended();
-                    return Ok(());
+            let next = match client.poll(Duration::from_millis(100)) {
+                None => start,
+                Some(Ok(message)) if message.offset() >= end => end,
+                Some(Ok(message)) => {
+                    each(&message)?;
+                    message.offset() + 1
                 }
+                // aborted records and what ends transactions are passed over
+                Some(Err(KafkaError::PartitionEOF(_))) => end,
+                Some(Err(error)) if error.rdkafka_error_code().is_some_and(passes) => {
+                    self.outage.began(&error.to_string());
+                    start
+                }
+                Some(Err(error)) => {
+                    let text = format!("cannot read `{}`: {error}", self.topic);
+                    return Err(Error::new(ErrorKind::Failed, text).into());
+                }
+            };
+            if next >= end {
+                self.outage.ended();
+                return Ok(());
             }
-            messages.clear();
         }
     }
 
