@@ -80,6 +80,16 @@ impl Process {
         assert!(status.success(), "no process {}", self.id());
     }
 
+    /// SIGSTOP, and waits until it has stopped, which takes its time where much else runs.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+        let runs = |thread: PathBuf| !std::fs::read_to_string(thread.join("status")).unwrap().contains("State:\tT");
+        let threads = PathBuf::from(format!("/proc/{}/task", self.id()));
+        while std::fs::read_dir(&threads).unwrap().any(|thread| runs(thread.unwrap().path())) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");

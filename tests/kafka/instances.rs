@@ -31,7 +31,7 @@ impl Running<'_> {
     /// A copy of the directory of the first, which stands still meanwhile.
     fn copy(&self) -> PathBuf {
         let copy = self.scratch.join("copy");
-        self.first.signal("STOP");
+        self.first.freeze();
         copy_directory(&self.data(), &copy);
         self.first.signal("CONT");
         copy
@@ -41,6 +41,15 @@ impl Running<'_> {
     fn goes_on(&mut self) {
         self.counting.write(300);
         self.watcher.wait_for(self.counting.records());
+    }
+
+    /// Waits until a second instance has made the job its own.
+    fn is_claimed(&self) {
+        let instances = || {
+            let decisions = self.counting.decisions();
+            decisions.iter().map(|r| r["instance"].to_string()).collect::<std::collections::BTreeSet<_>>().len()
+        };
+        super::wait_until("a claim", || instances() == 2);
     }
 
     /// That the first has given way for good, and says so.
@@ -93,10 +102,11 @@ fn one_that_slept_while_another_took_over_changes_nothing() {
     // it sleeps while it counts: likely in a transaction that is open
     running.counting.write(200);
     std::thread::sleep(std::time::Duration::from_millis(30));
-    running.first.signal("STOP");
+    running.first.freeze();
     let copy = running.scratch.join("copy");
     copy_directory(&running.data(), &copy);
     let second = running.counting.start(&copy, &[]);
+    running.is_claimed();
     running.watcher.wait_for(running.counting.records());
     running.first.signal("CONT");
     running.goes_on();

@@ -435,7 +435,8 @@ fn a_transaction_outlives_its_broker() {
 
 #[test]
 fn brokers_are_tried_out() {
-    let broker = broker();
+    // the topics of others come and go
+    let broker = &super::broker::Broker::own(&[]);
     let test = plain(Kafka::new(&*broker.address).check()).unwrap();
     assert!(test.to_string().contains(&broker.address), "{test}");
     println!("{test}");
