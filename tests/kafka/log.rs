@@ -436,13 +436,13 @@ fn a_transaction_outlives_its_broker() {
 #[test]
 fn brokers_are_tried_out() {
     // the topics of others come and go
-    let broker = &super::broker::Broker::own(&[]);
+    let broker = Broker::own(&[]);
     let test = plain(Kafka::new(&*broker.address).check()).unwrap();
     assert!(test.to_string().contains(&broker.address), "{test}");
     println!("{test}");
     let left = broker.tool(&["topics", "--list"]);
     assert!(!left.contains("__millstream_test_"), "{left}");
     // and so is every process that writes exactly once
-    let life = Life { kafka: Kafka::new(&*broker.address), ..Life::of(broker, &name("tried")) };
+    let life = Life { kafka: Kafka::new(&*broker.address), ..Life::of(&broker, &name("tried")) };
     assert!(plain(life.decider().open(&life.cx(), true)).unwrap().is_some());
 }

@@ -51,16 +51,22 @@ pub(crate) struct Deliveries {
     failure: OnceLock<Failure>,
     /// How often a connection broke.
     breaks: AtomicU64,
-    /// The last partition that could not become part of the transaction, and why. Nothing but the log tells.
-    not_added: Mutex<String>,
+    told: Mutex<Told>,
+}
+
+/// What only the log tells of a transaction that has failed: what is on its way is given up without a reason.
+#[derive(Default)]
+struct Told {
+    transaction: String,
+    /// That could not become part of it.
+    partition: String,
 }
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         match facility {
-            "ADDPARTS" => *self.not_added.lock().unwrap_or_else(PoisonError::into_inner) = text.into(),
-            // what is on its way is then given up, without a word about the reason
-            "TXNERR" => self.transaction_failed(text),
+            "ADDPARTS" => self.told(|told| told.partition = text.into()),
+            "TXNERR" => self.told(|told| told.transaction = text.into()),
             _ => {}
         }
         self.events.log(level, facility, text);
@@ -88,7 +94,7 @@ impl ProducerContext for Deliveries {
         let Err((error, message)) = result else { return };
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         if matches!(code, Code::PurgeQueue | Code::PurgeInflight) {
-            return self.failed("records were given up, since their transaction has failed".into(), false);
+            return self.given_up();
         }
         let size = message.payload().map_or(0, <[u8]>::len) + message.key().map_or(0, <[u8]>::len);
         let (topic, partition) = (message.topic(), message.partition());
@@ -101,16 +107,24 @@ impl ProducerContext for Deliveries {
 }
 
 impl Deliveries {
+    fn told(&self, of: impl FnOnce(&mut Told)) {
+        of(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What is on its way was given up. That of the record which was at fault, if it is one, has come before.
     #[cold]
-    fn transaction_failed(&self, text: &str) {
-        let partition = self.not_added.lock().unwrap_or_else(PoisonError::into_inner);
-        let remedy = match text.contains("TOPIC_AUTHORIZATION_FAILED") {
-            true => ": give this user the right to WRITE to that topic",
-            false => "",
-        };
-        let is_fenced = ["FENCED", "INVALID_PRODUCER_EPOCH"].iter().any(|code| text.contains(code));
-        let [text, partition] = [text, &**partition].map(|text| text.trim_start_matches("[thrd:main]: "));
-        self.failed(format!("{text} {partition}{remedy}").replace(" : ", ": "), is_fenced);
+    fn given_up(&self) {
+        self.told(|Told { transaction, partition }| {
+            let is_fenced = ["FENCED", "INVALID_PRODUCER_EPOCH"].iter().any(|code| transaction.contains(code));
+            let remedy = match transaction.contains("TOPIC_AUTHORIZATION_FAILED") {
+                true => "; give this user the right to WRITE to that topic",
+                false => "",
+            };
+            let [transaction, partition] =
+                [transaction, partition].map(|text| text.trim_start_matches("[thrd:main]: "));
+            let text = format!("records were given up, since their transaction has failed: {transaction} {partition}");
+            self.failed(text.trim_end().to_owned() + remedy, is_fenced);
+        });
     }
 
     #[cold]
@@ -161,7 +175,7 @@ impl Producer {
     /// [`ErrorKind::Usage`] for settings that librdkafka does not take.
     pub(crate) fn new(config: &ClientConfig, outage: Arc<Outage>) -> Result<Self, BoxError> {
         let (events, failure) = (Events { outage }, OnceLock::new());
-        let context = Deliveries { events, failure, breaks: AtomicU64::new(0), not_added: Mutex::default() };
+        let context = Deliveries { events, failure, breaks: AtomicU64::new(0), told: Mutex::default() };
         let base = BaseProducer::from_config_and_context(config, context).map_err(|error| not_taken(&error))?;
         let (base, closing) = (Arc::new(base), Arc::new(AtomicBool::new(false)));
         let (polled, closes) = (base.clone(), closing.clone());
