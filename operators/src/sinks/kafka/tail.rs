@@ -1,11 +1,12 @@
 //! The newest record of a progress topic: where it is looked for, and what stands in it. Blocks.
 
 use crate::kafka::client::{Client, Questions, connect, list, passes};
+use crate::kafka::ffi;
 use crate::kafka::outage::Outage;
 use crate::sources::kafka::KafkaPartition;
 use millstream_framework::{BoxError, Error, ErrorKind, Progress, clock};
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientConfig, Message as _, Offset};
 use serde::{Deserialize, Serialize};
@@ -205,8 +206,14 @@ impl Tail {
                     each(&message)?;
                     message.offset() + 1
                 }
-                // aborted records and what ends transactions are passed over
-                Some(Err(KafkaError::PartitionEOF(_))) => end,
+                // aborted records and what ends transactions are passed over; a leader that has just become one may not
+                // know yet how far the log goes
+                Some(Err(KafkaError::PartitionEOF(_))) => match ffi::watermarks(&client, &self.topic, 0) {
+                    Some((_, high)) if high >= end => end,
+                    _ => start,
+                },
+                // the client has to have a group, and needs nothing of it
+                Some(Err(error)) if error.rdkafka_error_code() == Some(Code::GroupAuthorizationFailed) => start,
                 Some(Err(error)) if error.rdkafka_error_code().is_some_and(passes) => {
                     self.outage.began(&error.to_string());
                     start
