@@ -30,8 +30,20 @@ const IMPORTS: [(&str, &[&str]); 11] = [
     ("job", &["base", "topology", "config", "runtime", "cli"]),
     ("testing", &["base", "state", "operator", "subtask", "topology", "runtime", "job"]),
 ];
-const BASE: [&str; 13] = [
-    "clock", "codec", "data", "error", "guard", "key", "message", "record", "secret", "shape", "spawn", "time",
+const BASE: [&str; 14] = [
+    "clock",
+    "codec",
+    "data",
+    "error",
+    "failpoint",
+    "guard",
+    "key",
+    "message",
+    "record",
+    "secret",
+    "shape",
+    "spawn",
+    "time",
     "values",
 ];
 

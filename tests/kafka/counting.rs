@@ -153,9 +153,39 @@ impl<'a> Counting<'a> {
         assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stdout));
     }
 
+    /// The same of what Kafka's own console consumer reads.
+    pub(super) fn check_console(&self) {
+        let most = self.records().to_string();
+        let said = self.broker.tool(&[
+            "console-consumer",
+            "--topic",
+            &self.output,
+            "--isolation-level",
+            "read_committed",
+            "--from-beginning",
+            "--formatter-property",
+            "print.key=true",
+            "--max-messages",
+            &most,
+            "--timeout-ms",
+            "30000",
+        ]);
+        let (given, mut seen) = (self.given.lock().unwrap(), Seen::default());
+        for line in said.lines() {
+            let (key, value) = line.split_once('\t').unwrap();
+            seen.take(Some(key.as_bytes()), Some(value.as_bytes()), &given).unwrap();
+        }
+        assert_eq!(seen.counts, counts_of(&given));
+    }
+
     pub(super) fn watch(&self) -> Watcher {
         Watcher::start(reader(self.broker, &self.output, OUT), self.given.clone())
     }
+}
+
+/// How many records of each key there are to be.
+fn counts_of(given: &Values) -> BTreeMap<String, u64> {
+    given.iter().map(|(key, values)| (key.clone(), values.len() as u64)).collect()
 }
 
 /// Reads what is committed in a topic, from its beginning.
@@ -191,7 +221,7 @@ impl Watcher {
     fn start(consumer: BaseConsumer, given: Arc<Mutex<Values>>) -> Self {
         let (seen, ends) = (Arc::<Mutex<Seen>>::default(), Arc::<AtomicBool>::default());
         let (its, of, until) = (seen.clone(), given.clone(), ends.clone());
-        let thread = std::thread::spawn(move || {
+        let thread = millstream::framework::spawn::thread("watcher", move || {
             while !until.load(Relaxed) {
                 // brokers that are away come back
                 let Some(Ok(message)) = consumer.poll(Duration::from_millis(20)) else { continue };
@@ -202,7 +232,7 @@ impl Watcher {
                 }
             }
         });
-        Self { seen, ends, thread: Some(thread), given }
+        Self { seen, ends, thread: Some(thread.unwrap()), given }
     }
 
     /// How many records it has seen.
@@ -222,8 +252,7 @@ impl Watcher {
     /// That in the end all there is to be is there, and nothing more.
     #[track_caller]
     pub(super) fn check_all(mut self) {
-        let expected: BTreeMap<String, u64> =
-            self.given.lock().unwrap().iter().map(|(key, values)| (key.clone(), values.len() as u64)).collect();
+        let expected = counts_of(&self.given.lock().unwrap());
         self.wait_for(expected.values().sum());
         std::thread::sleep(Duration::from_millis(300));
         self.ends.store(true, Relaxed);

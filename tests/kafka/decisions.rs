@@ -94,6 +94,22 @@ fn an_empty_directory_is_refused_where_output_shows() {
 }
 
 #[test]
+fn brokers_can_be_checked_without_a_run() {
+    let ended = Ended::new();
+    let check = |flags: &[&str]| {
+        let mut command = example("kafka_count");
+        command.args(["check", "--brokers", &ended.counting.broker.address]);
+        command.args(["--input-topic", "in", "--output-topic", "never-written"]).args(flags);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(check(&[]).contains("settings and topology are in order"));
+    assert!(check(&["--broker"]).contains("a producer that was replaced cannot commit"));
+    assert!(!ended.counting.broker.tool(&["topics", "--list"]).contains("never-written"), "it has made a topic");
+}
+
+#[test]
 fn a_damaged_checkpoint_is_refused() {
     let ended = Ended::new();
     let checkpoints = ended.data().join("checkpoints");

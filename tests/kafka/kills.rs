@@ -36,6 +36,7 @@ fn campaign(broker: &Broker, kills: u64, seed: u64) {
     let decided = counting.decisions().len();
     println!("{kills} kills, {decided} decisions, {} records, {seen} of them seen before the end", counting.records());
     watcher.check_all();
+    counting.check_console();
 }
 
 /// Ends by SIGABRT between any two steps of the protocol.
@@ -68,6 +69,31 @@ fn dies_between_any_two_steps() {
     counting.check_decisions(&data);
     watcher.check_all();
     println!("died {died} times");
+}
+
+/// Its transaction is open when it falls asleep, and is aborted by the broker meanwhile if it sleeps for long enough.
+#[test]
+fn soak_sleeps_longer_than_its_transaction_lives() {
+    let scratch = Scratch::new();
+    let mut counting = Counting::new(broker(), scratch.path(), 4);
+    let data = scratch.join("data");
+    let watcher = counting.watch();
+    // 60 s is the least that a transaction lives, and the broker looks every 10 s
+    let asleep = Duration::from_secs(if is_soak() { 75 } else { 1 });
+    let mut process = counting.start(&data, &["--checkpoint-timeout", "5s"]);
+    for naps in 1..=3 {
+        counting.write(2000);
+        watcher.wait_for(counting.records() - 1900);
+        process.freeze();
+        std::thread::sleep(asleep);
+        process.signal("CONT");
+        watcher.wait_for(counting.records());
+        assert!(process.ended().is_none(), "nap {naps}:\n{}", process.tail());
+    }
+    process.terminate();
+    assert_eq!(process.wait().unwrap(), 0, "{}", process.tail());
+    counting.check_decisions(&data);
+    watcher.check_all();
 }
 
 #[test]

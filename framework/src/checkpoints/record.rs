@@ -11,8 +11,8 @@
 //! | M(n) damaged | refuse: its output may show |
 //! | a final file newer than R, or of R's number and another attempt | refuse |
 //! | the newest M is of another log, or this one was made again | refuse |
-//! | the newest M was decided by the directory; no R, or one of an ancestor of it | the directory's rows: it is adopted |
-//! | the program has no sink that decides, and the newest M is of a log | the directory's rows if it is marked as decided; else refuse |
+//! | the newest M is the directory's; no R, or one of an ancestor of it | the directory's rows: it is adopted |
+//! | no sink decides, and the newest M is of a log | the directory's rows if it is marked as decided; else refuse |
 //! | `--restore ID`, `--restore none` | where R, or its absence, says that output may show: with `--allow-duplicates` |
 //!
 //! A job that goes back takes its first checkpoint under R's number plus one. Until that is decided R names what it
@@ -118,10 +118,10 @@ impl Facts {
 
 fn refuse_other_log(facts: &Facts, record: &Record, log: &LogId) -> Error {
     Error::refused(format!(
-        "the newest checkpoint in {} was decided in {log}, but the program's sinks decide in {}: the log was deleted and \
-         made again, or the program writes to another cluster now. What was decided since that checkpoint, if anything, \
-         cannot be known here. Bring the old log back; or start with `--restore ID --allow-duplicates` ({}), which goes \
-         on in the new log",
+        "the newest checkpoint in {} was decided in {log}, but the program's sinks decide in {}: the log was deleted \
+         and made again, or the program writes to another cluster now. What was decided since that checkpoint, if \
+         anything, cannot be known here. Bring the old log back; or start with `--restore ID --allow-duplicates` \
+         ({}), which goes on in the new log",
         facts.place,
         record.id,
         facts.ids()
@@ -142,8 +142,8 @@ pub(crate) fn refuse_gone(facts: &Facts) -> Error {
 
 fn refuse_no_record(facts: &Facts, record: &Record, known: Epoch) -> Error {
     Error::refused(format!(
-        "{} holds no record of this job, but {} knows that checkpoint {known} was decided: the log was emptied, or made \
-         again. Which output shows cannot be known here. Bring the log back; or start with `--restore ID \
+        "{} holds no record of this job, but {} knows that checkpoint {known} was decided: the log was emptied, or \
+         made again. Which output shows cannot be known here. Bring the log back; or start with `--restore ID \
          --allow-duplicates` ({})",
         record.id,
         facts.place,
@@ -153,9 +153,9 @@ fn refuse_no_record(facts: &Facts, record: &Record, known: Epoch) -> Error {
 
 fn refuse_older(facts: &Facts, record: &Record, r: &Progress, known: Epoch) -> Error {
     Error::refused(format!(
-        "the newest record in {} says that checkpoint {} is decided, but {} knows of checkpoint {known}: the log was put \
-         back to an earlier state, or has lost records. Going on would write again what was written since. Bring the \
-         log back; or start with `--restore ID --allow-duplicates` ({})",
+        "the newest record in {} says that checkpoint {} is decided, but {} knows of checkpoint {known}: the log was \
+         put back to an earlier state, or has lost records. Going on would write again what was written since. Bring \
+         the log back; or start with `--restore ID --allow-duplicates` ({})",
         record.id,
         r.epoch,
         facts.place,
@@ -167,10 +167,10 @@ fn refuse_unknown_record(facts: &Facts, record: &Record, r: &Progress) -> Error 
     let newest = facts.newest().map_or("there is none here".into(), |n| format!("the newest one here is {n}"));
     Error::refused(format!(
         "{} says that checkpoint {} with hash {} of attempt {} is decided, which {} does not hold ({newest}): the \
-         directory was put back to an earlier state or copied, another instance ran on a copy, or another job has this \
-         one's name. Going on would write again what is visible already. Name the --data-dir that belongs to it; or give \
-         the job a name of its own; or start with `--restore ID --allow-duplicates` ({}), or with `--restore none \
-         --allow-duplicates` to read everything again",
+         directory was put back to an earlier state or copied, another instance ran on a copy, or another job has \
+         this one's name. Going on would write again what is visible already. Name the --data-dir that belongs to it; \
+         or give the job a name of its own; or start with `--restore ID --allow-duplicates` ({}), or with `--restore \
+         none --allow-duplicates` to read everything again",
         record.id,
         r.epoch,
         r.manifest,
@@ -182,8 +182,8 @@ fn refuse_unknown_record(facts: &Facts, record: &Record, r: &Progress) -> Error 
 
 fn refuse_version(record: &Record, r: &Progress) -> Error {
     Error::refused(format!(
-        "the newest record in {} has version {}, this program reads version {VERSION}: use the millstream that wrote it, \
-         or a newer one",
+        "the newest record in {} has version {}, this program reads version {VERSION}: use the millstream that wrote \
+         it, or a newer one",
         record.id, r.version
     ))
 }
@@ -201,8 +201,8 @@ pub(super) fn refuse_no_log(facts: &Facts, log: &LogId) -> Error {
 pub(super) fn refuse_order(facts: &Facts) -> Error {
     let log = facts.newest_log().map_or_else(|| "a log".to_owned(), LogId::to_string);
     Error::refused(format!(
-        "checkpoints in {} were decided in {log}, which cannot be asked which output shows: going back may write some of \
-         it again. If that is meant, add `--allow-duplicates`",
+        "checkpoints in {} were decided in {log}, which cannot be asked which output shows: going back may write some \
+         of it again. If that is meant, add `--allow-duplicates`",
         facts.place
     ))
 }

@@ -433,7 +433,8 @@ fn refuse_marker(facts: &Facts, marker: Epoch) -> Error {
 
 pub(super) fn refuse_output_alone(facts: &Facts, shows: Shows<'_>) -> Error {
     Error::refused(format!(
-        "{shows}, but {} holds no checkpoint: it is not the directory this output was made with, or it was emptied. Starting from nothing would write all of it again. Name the right \
+        "{shows}, but {} holds no checkpoint: it is not the directory this output was made with, or it was emptied. \
+         Starting from nothing would write all of it again. Name the right \
          --data-dir; or give the sink an empty place to write to; or start with `--allow-duplicates`",
         facts.place
     ))

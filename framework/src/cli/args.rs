@@ -21,6 +21,8 @@ pub(crate) enum Cli {
     ShowConfig(Box<Job>, Form),
     /// Describe it.
     Topology(Box<Job>, Format),
+    /// See whether it could run; with its brokers.
+    Check(Box<Job>, bool),
     /// Look at its checkpoints.
     Checkpoints(Box<Job>, Inspect),
 }
@@ -77,6 +79,13 @@ struct TopologyArgs {
 }
 
 #[derive(Debug, Args)]
+struct CheckArgs {
+    /// Try out, too, whether the brokers that exactly-once sinks write to keep what that rests on
+    #[arg(id = "millstream.broker", long = "broker")]
+    broker: bool,
+}
+
+#[derive(Debug, Args)]
 struct ListArgs {
     /// Compare checksums, too, which reads all of the state
     #[arg(long)]
@@ -123,12 +132,15 @@ fn command(job: &Job, relax: impl Fn(Command) -> Command) -> Command {
     let topology = own(Command::new("topology").about("Show the topology"));
     let topology = all(TopologyArgs::augment_args(topology), |s| ["workers", "parallelism"].contains(&s.key));
     let topology = SetArgs::augment_args(ConfigArgs::augment_args(topology));
+    let check = own(Command::new("check").about("See whether the job could run, and do not run it"));
+    let check = SetArgs::augment_args(ConfigArgs::augment_args(CheckArgs::augment_args(check)));
     Command::new(job.name.clone())
         .subcommand_required(true)
         .arg_required_else_help(true)
         .max_term_width(100)
         .subcommand(run.after_help(LAYERS))
         .subcommand(topology)
+        .subcommand(check)
         .subcommand(checkpoints(job))
 }
 
@@ -180,6 +192,10 @@ impl Cli {
             Some(("topology", matches)) => {
                 let job = own::read(layers(job, matches)?, &strict, &args, matches)?.named()?;
                 Ok(Self::Topology(Box::new(job), TopologyArgs::from_arg_matches(matches)?.format))
+            }
+            Some(("check", matches)) => {
+                let job = own::read(layers(job, matches)?, &strict, &args, matches)?.named()?;
+                Ok(Self::Check(Box::new(job), CheckArgs::from_arg_matches(matches)?.broker))
             }
             Some(("checkpoints", matches)) => match matches.subcommand() {
                 Some((name, matches)) => {

@@ -92,12 +92,19 @@ pub trait Decider: fmt::Debug + Send + Sync + 'static {
     /// Where its logs are, for people: `Kafka at localhost:9092`.
     fn place(&self) -> String;
 
-    /// Opens the log of a job, waiting for its system if that is not there. If there is no such log it is made, or, with
-    /// `create` off, it is none. Fences nobody. Called in each attempt; the log of the attempt before is gone by then.
+    /// Tries out whether its system keeps what exactly once rests on, for the command `check --broker`; says what was
+    /// found. May take some seconds; leaves nothing behind.
     ///
     /// # Errors
-    /// [`Usage`](crate::ErrorKind::Usage) and [`Refused`](crate::ErrorKind::Refused) for settings with which it could not
-    /// keep its word, [`Busy`](crate::ErrorKind::Busy) if its system stays away for too long.
+    /// [`Refused`](crate::ErrorKind::Refused) if it does not; [`Busy`](crate::ErrorKind::Busy) if it stays away.
+    fn check<'a>(&'a self) -> LocalBoxFuture<'a, Result<String, Error>>;
+
+    /// Opens the log of a job, waiting for its system if that is not there. If there is no such log it is made, or,
+    /// with `create` off, it is none. Fences nobody. Called in each attempt; the log of the attempt before is gone by then.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::ErrorKind::Usage) and [`Refused`](crate::ErrorKind::Refused) for settings with which it could
+    /// not keep its word, [`Busy`](crate::ErrorKind::Busy) if its system stays away for too long.
     fn open<'a>(
         &'a self,
         cx: &'a LogContext,

@@ -45,8 +45,8 @@ pub(crate) struct Session {
     pub(crate) control: Control,
 }
 
-/// A job that has decided nothing for so long looks whether it is still its own: whoever takes over one that has nothing
-/// to do shows in no other way.
+/// A job that has decided nothing for so long looks whether it is still its own: whoever takes over one that has
+/// nothing to do shows in no other way.
 const WATCH: Duration = Duration::from_secs(2);
 
 /// How long a job that was asked to stop may take to begin, before it is stopped without.

@@ -32,6 +32,7 @@ mod worker;
 pub(crate) use control::Control;
 pub use handle::JobHandle;
 pub(crate) use handle::{run, start};
+pub(crate) use ownership::decider;
 pub(crate) use solo::Solo;
 pub use status::{CheckpointStatus, JobStatus, OperatorStatus, Phase, Role};
 pub(crate) use supervise::launch;

@@ -1,5 +1,5 @@
-//! Whose the job is, where sinks decide: opening their log, looking, fencing, reading and claiming, steps 0, 1, 3, 4 and
-//! 6 of a recovery as numbered in `checkpoints/`. Where the directory decides its lock says whose the job is.
+//! Whose the job is, where sinks decide: opening their log, looking, fencing, reading and claiming, steps 0, 1, 3, 4
+//! and 6 of a recovery as numbered in `checkpoints/`. Where the directory decides its lock says whose the job is.
 //!
 //! A process claims once in its life, by a record with its instance: the newest one once more, or its genesis. Whoever
 //! is fenced after that looks whose the newest record is: another's, then it is superseded, for good; its own, then it
@@ -42,8 +42,8 @@ pub(crate) fn decider(plan: &Plan) -> Result<Option<Arc<dyn Decider>>, Error> {
             Some((known, _)) if Arc::ptr_eq(known, &decider) => {}
             Some((_, other)) => {
                 let text = format!(
-                    "the {other} and the {at} both decide checkpoints, each in a transaction of its own, and only one can: make \
-                     them of one and the same connection, or let one of them write at least once"
+                    "the {other} and the {at} both decide checkpoints, each in a transaction of its own, and only one \
+                     can: make them of one and the same connection, or let one of them write at least once"
                 );
                 return Err(Error::new(ErrorKind::Topology, text));
             }
@@ -55,7 +55,8 @@ pub(crate) fn decider(plan: &Plan) -> Result<Option<Arc<dyn Decider>>, Error> {
 /// Steps 0, 1, 3 and 4: opens the log, makes sure that nobody else can decide, and notes in the facts what is decided.
 ///
 /// # Errors
-/// [`Superseded`](ErrorKind::Superseded), [`Busy`](ErrorKind::Busy) if this process yields, refusals, and the log's own.
+/// [`Superseded`](ErrorKind::Superseded), [`Busy`](ErrorKind::Busy) if this process yields, refusals, and those of the
+/// log.
 pub(crate) async fn take(
     session: &Session,
     decider: &dyn Decider,
@@ -158,8 +159,8 @@ pub(crate) fn superseded(session: &Session, newest: Option<&Progress>) -> Result
 pub(crate) fn lost(session: &Session, newest: Option<&Progress>) -> Error {
     let by = newest.map_or_else(String::new, |r| format!(" (its checkpoint {}, attempt {})", r.epoch, r.attempt));
     let text = format!(
-        "another instance has taken the job `{}` over{by}: this one is superseded, and changes nothing any more. Do not \
-         start it again unless it is the one to go on; then stop the other one first",
+        "another instance has taken the job `{}` over{by}: this one is superseded, and changes nothing any more. Do \
+         not start it again unless it is the one to go on; then stop the other one first",
         session.job.name
     );
     Error::new(ErrorKind::Superseded, text)

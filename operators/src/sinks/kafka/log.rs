@@ -57,6 +57,10 @@ impl Decider for Cluster {
         format!("Kafka at {}", self.brokers)
     }
 
+    fn check<'a>(&'a self) -> Later<'a, Result<String, Error>> {
+        Box::pin(async { Ok(self_test::run(self).await?.to_string()) })
+    }
+
     fn open<'a>(&'a self, cx: &'a LogContext, create: bool) -> Later<'a, Result<Option<Box<dyn DecisionLog>>, Error>> {
         Box::pin(async move {
             let opened = Opening::new(self, cx).map_err(|error| Error::from_user(error, self.place()))?;
