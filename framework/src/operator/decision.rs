@@ -100,7 +100,8 @@ pub trait Decider: fmt::Debug + Send + Sync + 'static {
     fn check<'a>(&'a self) -> LocalBoxFuture<'a, Result<String, Error>>;
 
     /// Opens the log of a job, waiting for its system if that is not there. If there is no such log it is made, or,
-    /// with `create` off, it is none. Fences nobody. Called in each attempt; the log of the attempt before is gone by then.
+    /// with `create` off, it is none. Fences nobody. Called in each attempt; the log of the attempt before is gone by
+    /// then.
     ///
     /// # Errors
     /// [`Usage`](crate::ErrorKind::Usage) and [`Refused`](crate::ErrorKind::Refused) for settings with which it could
