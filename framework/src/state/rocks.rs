@@ -1,5 +1,6 @@
 //! One RocksDB instance, and the settings that all of a process share. What is kept in which instance is decided in
-//! `spill.rs`, `fold.rs` and `restore.rs`; nothing else names the `rocksdb` crate but `sorter.rs`.
+//! `spill.rs`, `fold.rs` and `restore.rs`; the `rocksdb` crate is named here, in `sorter.rs`, and for what is read in
+//! order in `scan.rs` and `spill.rs`.
 //!
 //! Memory: blocks, indexes, filters and memtables of all instances are charged to one cache, which has the budget but
 //! for a quarter, which is for rows of the spill (`held.rs`), and a thirty-second, which is for its filters.
