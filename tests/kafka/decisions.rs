@@ -39,12 +39,22 @@ fn a_log_that_was_deleted_is_refused_and_can_be_given_up() {
     let mut ended = Ended::new();
     let topic = ended.counting.progress_topic();
     ended.counting.broker.delete(&topic);
-    ended.refused(&["is gone", &topic, "--restore ID --allow-duplicates"]);
+    ended.refused(&["is gone", &topic, "with the command `adopt`"]);
     // nothing was in flight, so that nothing comes twice
     let data = ended.data();
-    let newest = newest(&ended).to_string();
     ended.counting.write(100);
-    ended.counting.finish(&data, &["--restore", &newest, "--allow-duplicates"]);
+    let adopt = || {
+        let mut command = ended.counting.command(&data, &[]);
+        let arguments: Vec<_> = command.get_args().skip(1).map(ToOwned::to_owned).collect();
+        command = example("kafka_count");
+        let output = command.arg("adopt").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let old = newest(&ended);
+    assert_eq!(adopt(), format!("adopted checkpoint {old} as {}: the next run goes on from it\n", old + 1));
+    assert!(adopt().contains("is what the job goes on from already"));
+    ended.counting.finish(&data, &[]);
     ended.counting.write(100);
     ended.counting.finish(&data, &[]);
     ended.counting.watch().check_all();

@@ -121,11 +121,7 @@ fn a_mistaken_start_on_an_old_copy_is_refused_and_the_job_goes_on() {
     let mut running = Running::new(broker());
     let copy = running.copy();
     running.goes_on();
-    running.counting.refused(
-        &copy,
-        &[],
-        &["put back to an earlier state or copied", "--restore ID --allow-duplicates"],
-    );
+    running.counting.refused(&copy, &[], &["put back to an earlier state or copied", "with the command `adopt`"]);
     running.goes_on();
     assert!(running.first.ended().is_none());
     let data = running.data();

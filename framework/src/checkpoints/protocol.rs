@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     /// How many time-outs of one checkpoint are only warned of.
     pub(crate) tolerated_failures: u32,
+    /// Whether to end with the checkpoint that is taken before records flow, or at once if there is none to take.
+    pub(crate) only_first: bool,
 }
 
 /// Whoever acks: a subtask, by a number that the runtime gives it.
@@ -312,7 +314,9 @@ impl Coordinator {
         }
         self.phase = Phase::Idle;
         self.began = now;
-        if !self.is_held && !self.is_stopping {
+        if self.settings.only_first {
+            self.is_stopping = !self.is_held;
+        } else if !self.is_held && !self.is_stopping {
             out.push(Command::Run);
         }
     }
@@ -323,7 +327,7 @@ impl Coordinator {
         let is_last = self.is_stopping || (all_ended && !self.is_held);
         if self.is_held && !self.is_stopping {
             // 0. Before any record.
-            return self.begin(now, false, out);
+            return self.begin(now, self.settings.only_first, out);
         }
         let has_more = self.has_progress || (all_ended && self.is_owing);
         if !has_more {
@@ -401,7 +405,7 @@ impl Coordinator {
         self.finished = Some(epoch);
         self.paused = Some(now);
         // 0. The genesis is decided: records may flow.
-        if std::mem::take(&mut self.is_held) && !self.is_stopping {
+        if std::mem::take(&mut self.is_held) && !self.is_stopping && !is_last {
             out.push(Command::Run);
         }
         out.push(Command::Collect(epoch));

@@ -14,11 +14,14 @@
 //! | the newest M is the directory's; no R, or one of an ancestor of it | the directory's rows: it is adopted |
 //! | no sink decides, and the newest M is of a log | the directory's rows if it is marked as decided; else refuse |
 //! | `--restore ID`, `--restore none` | where R, or its absence, says that output may show: with `--allow-duplicates` |
+//! | `--restore ID` of one that was prepared, and is not known to be decided | refuse: its output would be left out |
 //!
 //! A job that goes back takes its first checkpoint under R's number plus one. Until that is decided R names what it
 //! named before, so a crash leaves all as it was.
 
-use crate::checkpoints::recover::{self, Decision, Facts};
+use crate::checkpoints::listing::Listing;
+use crate::checkpoints::manifest::DecisionMode;
+use crate::checkpoints::recover::{self, Decision, Facts, Found, Restore};
 use crate::operator::{LogId, Progress};
 use crate::{Epoch, Error};
 
@@ -51,6 +54,14 @@ pub(super) fn is_lost(facts: &Facts) -> bool {
         Some(record) => record.newest.is_none() && facts.newest_log().is_some() && facts.known_decided().is_some(),
         None => facts.newest_log().is_some() && facts.decided.iter().max() < facts.newest().as_ref(),
     }
+}
+
+/// Whether a checkpoint that R does not name was decided for sure. If not, what was written in its epoch may have come to
+/// nothing: duplicates can be allowed, gaps cannot.
+pub(super) fn was_decided(facts: &Facts, found: &Found) -> bool {
+    let is_logged = found.link.as_ref().is_some_and(|link| matches!(link.mode, DecisionMode::Log(_)));
+    let recorded = facts.record.as_ref().and_then(|record| record.newest.as_ref()).map(|r| r.epoch);
+    !is_logged || recorded.is_some_and(|n| found.epoch < n) || facts.known_decided() >= Some(found.epoch)
 }
 
 /// What a record says to do.
@@ -93,6 +104,13 @@ pub(super) fn latest(facts: &Facts, record: &Record) -> Result<Decision, Error> 
     recover::restore(found, None)
 }
 
+/// The newest checkpoint that can be read and was decided for sure.
+pub(crate) fn newest_decided(listing: &Listing) -> Option<Epoch> {
+    let facts = Facts::new(String::new(), listing, Restore::Latest, false);
+    let decided = facts.found.iter().filter(|f| f.damage.is_none() && was_decided(&facts, f));
+    decided.map(|f| f.epoch).max()
+}
+
 /// A refusal that holds whatever becomes of a record that is not decided yet. Before anybody is fenced it is asked, so
 /// that a mistaken start does not disturb a job that runs well.
 pub(crate) fn hint(facts: &Facts) -> Option<Error> {
@@ -120,8 +138,8 @@ fn refuse_other_log(facts: &Facts, record: &Record, log: &LogId) -> Error {
     Error::refused(format!(
         "the newest checkpoint in {} was decided in {log}, but the program's sinks decide in {}: the log was deleted \
          and made again, or the program writes to another cluster now. What was decided since that checkpoint, if \
-         anything, cannot be known here. Bring the old log back; or start with `--restore ID --allow-duplicates` \
-         ({}), which goes on in the new log",
+         anything, cannot be known here. Bring the old log back; or let the job go on from a checkpoint of this \
+         directory in the new log, with the command `adopt` ({}), which may write some output again",
         facts.place,
         record.id,
         facts.ids()
@@ -132,9 +150,10 @@ fn refuse_other_log(facts: &Facts, record: &Record, log: &LogId) -> Error {
 pub(crate) fn refuse_gone(facts: &Facts) -> Error {
     let log = facts.newest_log().map_or_else(|| "the decision log".to_owned(), LogId::to_string);
     Error::refused(format!(
-        "{log}, in which the checkpoints in {} were decided, is gone: it was deleted, or the program writes to another \
-         cluster now. Which output shows cannot be known here. Bring it back; or start with `--restore ID \
-         --allow-duplicates` ({}), which goes on in a new log",
+        "{log}, in which the checkpoints in {} were decided, is gone: it was deleted, or the program writes to \
+         another cluster now. Which output shows cannot be known here. Bring it back; or let the job go on from a \
+         checkpoint of this directory in a new log, with the command `adopt` ({}), which may write some output \
+         again",
         facts.place,
         facts.ids()
     ))
@@ -143,8 +162,8 @@ pub(crate) fn refuse_gone(facts: &Facts) -> Error {
 fn refuse_no_record(facts: &Facts, record: &Record, known: Epoch) -> Error {
     Error::refused(format!(
         "{} holds no record of this job, but {} knows that checkpoint {known} was decided: the log was emptied, or \
-         made again. Which output shows cannot be known here. Bring the log back; or start with `--restore ID \
-         --allow-duplicates` ({})",
+         made again. Which output shows cannot be known here. Bring the log back; or let the job go on from a \
+         checkpoint of this directory, with the command `adopt` ({}), which may write some output again",
         record.id,
         facts.place,
         facts.ids()
@@ -155,7 +174,8 @@ fn refuse_older(facts: &Facts, record: &Record, r: &Progress, known: Epoch) -> E
     Error::refused(format!(
         "the newest record in {} says that checkpoint {} is decided, but {} knows of checkpoint {known}: the log was \
          put back to an earlier state, or has lost records. Going on would write again what was written since. Bring \
-         the log back; or start with `--restore ID --allow-duplicates` ({})",
+         the log back; or let the job go on from a checkpoint of this directory, with the command `adopt` ({}), which \
+         may write some output again",
         record.id,
         r.epoch,
         facts.place,
@@ -169,8 +189,9 @@ fn refuse_unknown_record(facts: &Facts, record: &Record, r: &Progress) -> Error 
         "{} says that checkpoint {} with hash {} of attempt {} is decided, which {} does not hold ({newest}): the \
          directory was put back to an earlier state or copied, another instance ran on a copy, or another job has \
          this one's name. Going on would write again what is visible already. Name the --data-dir that belongs to it; \
-         or give the job a name of its own; or start with `--restore ID --allow-duplicates` ({}), or with `--restore \
-         none --allow-duplicates` to read everything again",
+         or give the job a name of its own; or let the job go on from a checkpoint of this directory, with the \
+         command `adopt` ({}), which may write some output again, or with `--restore none --allow-duplicates` to read \
+         everything again",
         record.id,
         r.epoch,
         r.manifest,
@@ -190,9 +211,21 @@ fn refuse_version(record: &Record, r: &Progress) -> Error {
 
 pub(super) fn refuse_no_log(facts: &Facts, log: &LogId) -> Error {
     Error::refused(format!(
-        "the newest checkpoint in {} was to be decided in {log}, and whether it was only that log can say, but no sink \
-         of the program decides there: a sink was taken out, or no longer writes exactly once. Start the program with \
-         that sink once more and stop it in good order; or start with `--restore ID --allow-duplicates` ({})",
+        "the newest checkpoint in {} was to be decided in {log}, and whether it was only that log can say, but no \
+         sink of the program decides there: a sink was taken out, or no longer writes exactly once. Start the program \
+         with that sink once more and stop it in good order; or let it go on from an older checkpoint, with the \
+         command `adopt` ({}), which may write some output again",
+        facts.place,
+        facts.ids()
+    ))
+}
+
+pub(super) fn refuse_undecided(facts: &Facts, found: &Found) -> Error {
+    let n = found.epoch;
+    let known = facts.known_decided().map_or_else(|| "none".into(), |n| n.to_string());
+    Error::refused(format!(
+        "checkpoint {n} in {} was prepared, and nothing says that it was decided: going on from it could leave out \
+         what was written in its epoch. The newest that was decided for sure is {known} ({})",
         facts.place,
         facts.ids()
     ))
@@ -274,9 +307,15 @@ mod tests {
         check(&other(|id| id.incarnation = Some("2".into())), Refuse("deleted and made again"));
         check(&other(|id| id.system = "elsewhere".into()), Refuse("another cluster"));
         check(&other(|id| id.incarnation = None), Take(4, 1));
-        let [no, allowed] = ordered(with_log(vec![found(4, 1)], None), Restore::Id(4));
+        let lost = |decided| Facts { decided, ..with_log(vec![found(3, 1), found(4, 1)], None) };
+        let [no, allowed] = ordered(lost(vec![4]), Restore::Id(4));
         check(&no, Refuse("cannot be asked"));
         check(&allowed, Back(4, 1, 5));
+        // what nobody knows to be decided could leave something out
+        let [_, allowed] = ordered(lost(vec![]), Restore::Id(4));
+        check(&allowed, Refuse("The newest that was decided for sure is 3"));
+        let [_, allowed] = ordered(lost(vec![]), Restore::Id(3));
+        check(&allowed, Back(3, 1, 5));
     }
 
     #[test]
@@ -322,6 +361,8 @@ mod tests {
         // 5 came to nothing: its number is free
         order(Restore::Id(4), Take(4, 1), Take(4, 1));
         order(Restore::Id(3), Refuse("going back to checkpoint 3"), Back(3, 1, 5));
+        let undecided = "going on from it could leave out";
+        order(Restore::Id(5), Refuse(undecided), Refuse(undecided));
         order(Restore::None, Refuse("`progress` of cluster (id 1) says that checkpoint 4 was decided"), Fresh(5));
         // of two with one number the one the record descends from
         let chain = vec![found(3, 1), found(3, 2), child_of(digest(3, 2), 4, 1)];

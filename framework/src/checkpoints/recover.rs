@@ -359,6 +359,9 @@ fn chosen(facts: &Facts, id: Epoch) -> Result<Decision, Error> {
     if let Some(why) = &found.damage {
         return Err(refuse_damaged(facts, found, why));
     }
+    if recorded.is_none() && !record::was_decided(facts, found) {
+        return Err(record::refuse_undecided(facts, found));
+    }
     let is_newest = facts.next() == id.saturating_add(1);
     let is_decided = facts.record.is_none() || recorded.is_some();
     restore(found, (!is_newest || !is_decided).then(|| facts.next()))
@@ -959,6 +962,8 @@ pub(super) mod tests {
                     let is_marked = facts.record.is_none() && facts.decided.contains(&epoch);
                     let is_named = named.is_some_and(|r| r.manifest == digest);
                     prop_assert!(announce.is_some() || is_adopted || is_marked || is_named || facts.allow_duplicates);
+                    // What may have come to nothing is not gone on from, with or without leave.
+                    prop_assert!(is_named || found.is_some_and(|f| record::was_decided(&facts, f)));
                     let by = found.map(|f| f.attempt);
                     let at = facts.shown_at(epoch);
                     prop_assert!(at.is_empty() || by.is_some_and(|by| at.contains(&by)));

@@ -21,6 +21,8 @@ pub(crate) enum Cli {
     ShowConfig(Box<Job>, Form),
     /// Describe it.
     Topology(Box<Job>, Format),
+    /// Go on from a checkpoint, by its number, whatever the log of its sinks says.
+    Adopt(Box<Job>, Option<Epoch>),
     /// See whether it could run; with its brokers.
     Check(Box<Job>, bool),
     /// Look at its checkpoints.
@@ -79,6 +81,13 @@ struct TopologyArgs {
 }
 
 #[derive(Debug, Args)]
+struct AdoptArgs {
+    /// The number of a checkpoint [default: the newest that was decided for sure]
+    #[arg(id = "millstream.epoch", value_name = "ID")]
+    epoch: Option<Epoch>,
+}
+
+#[derive(Debug, Args)]
 struct CheckArgs {
     /// Try out, too, whether the brokers that exactly-once sinks write to keep what that rests on
     #[arg(id = "millstream.broker", long = "broker")]
@@ -132,6 +141,10 @@ fn command(job: &Job, relax: impl Fn(Command) -> Command) -> Command {
     let topology = own(Command::new("topology").about("Show the topology"));
     let topology = all(TopologyArgs::augment_args(topology), |s| ["workers", "parallelism"].contains(&s.key));
     let topology = SetArgs::augment_args(ConfigArgs::augment_args(topology));
+    let adopt = "Make the job go on from a checkpoint of its directory, though the log of its sinks says something else; \
+                 what was written since that checkpoint may be written again";
+    let adopt = all(own(Command::new("adopt").about(adopt)), |s| !["restore", "allow_duplicates"].contains(&s.key));
+    let adopt = SetArgs::augment_args(ConfigArgs::augment_args(AdoptArgs::augment_args(adopt)));
     let check = own(Command::new("check").about("See whether the job could run, and do not run it"));
     let check = SetArgs::augment_args(ConfigArgs::augment_args(CheckArgs::augment_args(check)));
     Command::new(job.name.clone())
@@ -141,6 +154,7 @@ fn command(job: &Job, relax: impl Fn(Command) -> Command) -> Command {
         .subcommand(run.after_help(LAYERS))
         .subcommand(topology)
         .subcommand(check)
+        .subcommand(adopt)
         .subcommand(checkpoints(job))
 }
 
@@ -192,6 +206,10 @@ impl Cli {
             Some(("topology", matches)) => {
                 let job = own::read(layers(job, matches)?, &strict, &args, matches)?.named()?;
                 Ok(Self::Topology(Box::new(job), TopologyArgs::from_arg_matches(matches)?.format))
+            }
+            Some(("adopt", matches)) => {
+                let job = own::read(layers(job, matches)?, &strict, &args, matches)?.named()?;
+                Ok(Self::Adopt(Box::new(job), AdoptArgs::from_arg_matches(matches)?.epoch))
             }
             Some(("check", matches)) => {
                 let job = own::read(layers(job, matches)?, &strict, &args, matches)?.named()?;

@@ -6,9 +6,11 @@
 //! | `own.rs` | the flags of the pipeline's own |
 //! | `show.rs` | what a person sees while a job runs |
 //! | `show_config.rs` | `run --show-config` |
+//! | `adopt.rs` | `adopt`: a checkpoint to go on from, whatever a log says |
 //! | `check.rs` | `check`: whether the job could run |
 //! | `checkpoints.rs` | `checkpoints list`, `show`, `verify` |
 
+mod adopt;
 mod args;
 mod check;
 mod checkpoints;
@@ -46,6 +48,7 @@ fn execute(cli: Cli) -> Result<(), Error> {
         Cli::Run(job) => return show::run(*job),
         Cli::ShowConfig(job, form) => print(&show_config::show(&job, form)?),
         Cli::Topology(job, format) => print(&job.plan()?.describe(&job.name, format)),
+        Cli::Adopt(job, id) => return adopt::run(*job, id, &mut |text| print(text)),
         Cli::Check(job, broker) => return check::run(&job, broker, &mut |text| print(text)),
         Cli::Checkpoints(job, inspect) => return checkpoints::run(&job, inspect, &mut |text| print(text)),
     }

@@ -335,7 +335,8 @@ mod tests {
             restore: _,
             allow_duplicates: _,
             restart: RestartPolicy { attempts: _, pause: _, pause_max: _ },
-            // not a setting
+            // not settings
+            only_first: _,
             origins: _,
         } = Settings::new("job");
         assert_eq!(SETTINGS.len(), 16);

@@ -193,6 +193,7 @@ impl<'a> Running<'a> {
             min_pause: settings.checkpoint_pause,
             timeout: settings.checkpoint_timeout,
             tolerated_failures: settings.tolerated_timeouts,
+            only_first: settings.only_first,
         };
         let mut running = Self {
             session,
