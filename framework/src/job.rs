@@ -224,9 +224,9 @@ impl Job {
         self
     }
 
-    /// The command line of the job: `run`, `check`, `adopt`, `topology` and `checkpoints`. The exit codes are 0 finished or
-    /// stopped, 1 failed, 2 wrong usage, 75 start again after a pause, 77 superseded by another instance, 78 refused:
-    /// needs a person.
+    /// The command line of the job: `run`, `check`, `adopt`, `topology` and `checkpoints`. The exit codes are 0
+    /// finished or stopped, 1 failed, 2 wrong usage, 75 start again after a pause, 77 superseded by another instance,
+    /// 78 refused: needs a person.
     #[must_use]
     pub fn main(self) -> ExitCode {
         crate::cli::main(self, std::env::args_os())

@@ -56,8 +56,8 @@ pub(super) fn is_lost(facts: &Facts) -> bool {
     }
 }
 
-/// Whether a checkpoint that R does not name was decided for sure. If not, what was written in its epoch may have come to
-/// nothing: duplicates can be allowed, gaps cannot.
+/// Whether a checkpoint that R does not name was decided for sure. If not, what was written in its epoch may have come
+/// to nothing: duplicates can be allowed, gaps cannot.
 pub(super) fn was_decided(facts: &Facts, found: &Found) -> bool {
     let is_logged = found.link.as_ref().is_some_and(|link| matches!(link.mode, DecisionMode::Log(_)));
     let recorded = facts.record.as_ref().and_then(|record| record.newest.as_ref()).map(|r| r.epoch);

@@ -141,7 +141,7 @@ fn command(job: &Job, relax: impl Fn(Command) -> Command) -> Command {
     let topology = own(Command::new("topology").about("Show the topology"));
     let topology = all(TopologyArgs::augment_args(topology), |s| ["workers", "parallelism"].contains(&s.key));
     let topology = SetArgs::augment_args(ConfigArgs::augment_args(topology));
-    let adopt = "Make the job go on from a checkpoint of its directory, though the log of its sinks says something else; \
+    let adopt = "Make the job go on from a checkpoint of its directory, whatever the log of its sinks says; \
                  what was written since that checkpoint may be written again";
     let adopt = all(own(Command::new("adopt").about(adopt)), |s| !["restore", "allow_duplicates"].contains(&s.key));
     let adopt = SetArgs::augment_args(ConfigArgs::augment_args(AdoptArgs::augment_args(adopt)));
