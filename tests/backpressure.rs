@@ -173,6 +173,39 @@ fn checkpoints_complete_behind_a_slow_sink() {
     assert_eq!(written, shared.made.load(SeqCst), "all that was read is written");
 }
 
+/// A state that takes many pieces to copy, in front of a sink that takes no more before the copy is decided: the copy
+/// goes on while the subtask waits for the sink.
+#[test]
+fn a_state_is_copied_while_its_sink_waits_for_the_decision() {
+    const KEYS: u64 = 300_000;
+    let (scratch, shared) = (Scratch::new(), Arc::new(Shared::default()));
+    let source = Counter { shared: shared.clone(), wait: Arc::new(|_, _| false), next: None };
+    let sink = Slow { shared: shared.clone(), per_record: Duration::from_millis(1) };
+    let topology = move |t: &Topology| {
+        let numbers = t.source("numbers", source.clone()).key_by_value(|n| n % KEYS);
+        let newest = numbers.map_with_state("newest", |newest: &mut u64, n: u64| {
+            *newest = n.max(*newest);
+            *newest
+        });
+        // until each key has a row nothing is in the way
+        newest.filter(|n| *n >= KEYS).sink("slow", sink.clone());
+        Ok(())
+    };
+    let job = job(&scratch, topology).checkpoint_interval(Duration::from_millis(500));
+    let job = job.checkpoint_timeout(Duration::from_secs(10), 0);
+    std::thread::scope(|threads| {
+        let running = threads.spawn(|| job.run());
+        while !running.is_finished() {
+            let written = shared.written.lock().unwrap().len();
+            if shared.committed() >= 3 && written > 0 {
+                shared.over.store(true, SeqCst);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        running.join().unwrap().unwrap();
+    });
+}
+
 /// A record is read when the one before has been written, so nothing ever fills a batch, and no checkpoint comes by:
 /// each record crosses exchange, state and sink by itself.
 #[test]

@@ -13,7 +13,7 @@ use crate::message::Message;
 use crate::record::AnyBatch;
 use futures::FutureExt;
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// A loop that finds work all the time lets the others of its worker run after so long.
@@ -53,6 +53,20 @@ impl Wait {
     pub(crate) fn took(&self) -> Duration {
         self.0.map_or(Duration::ZERO, |since| since.elapsed())
     }
+}
+
+/// Whether the stage takes the next batch. While it does not, background work goes on: a sink that holds records back
+/// waits for a decision, which may be waiting for just that work.
+pub(crate) fn wait_busily(
+    stage: &mut dyn AnyStage,
+    all: bool,
+    cx: &mut Context<'_>,
+) -> Result<Poll<Result<(), Error>>, Error> {
+    let ready = stage.poll_ready(all, cx);
+    if ready.is_pending() && stage.background()? {
+        cx.waker().wake_by_ref();
+    }
+    Ok(ready)
 }
 
 struct Subtask {
@@ -182,7 +196,8 @@ impl Subtask {
                     Command::Run => {}
                 }
             }
-            wait.unless(if *leaving { Poll::Ready(Ok(())) } else { stage.poll_ready(all, cx) })
+            let ready = if *leaving { Poll::Ready(Ok(())) } else { wait_busily(&mut **stage, all, cx)? };
+            wait.unless(ready)
         })
         .await?;
         Ok(wait.took())

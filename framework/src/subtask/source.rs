@@ -10,7 +10,7 @@
 //! What `event_time` has to know of the splits it says in `splits.rs`. The types of a source are known in `reader.rs`.
 
 use super::Life;
-use super::drive::{Slice, Wait};
+use super::drive::{Slice, Wait, wait_busily};
 use super::inbox::Cost;
 use super::reader::{AnyReader, Opening, Read};
 use super::report::{Command, Commands, Counters, Report, StageContext};
@@ -385,7 +385,8 @@ impl Driver {
                     }
                 }
             }
-            wait.unless(if *leaving { Poll::Ready(Ok(())) } else { stage.poll_ready(all, cx) })
+            let ready = if *leaving { Poll::Ready(Ok(())) } else { wait_busily(&mut **stage, all, cx)? };
+            wait.unless(ready)
         })
         .await?;
         self.waited += wait.took();
