@@ -256,6 +256,11 @@ impl<T: Into<KafkaMessage> + 'static> Sink<T> for KafkaSink {
         Ok(KafkaWriter::new(cx, line, chooser, own, self.dead_letters.clone(), shared))
     }
 
+    /// At least once there is nothing to keep apart: records are visible when they are written.
+    fn separates_epochs(&self) -> bool {
+        !self.is_exact
+    }
+
     fn decides(&self) -> Option<Arc<dyn Decider>> {
         if !self.is_exact {
             return None;
