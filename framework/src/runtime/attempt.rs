@@ -442,10 +442,10 @@ impl<'a> Running<'a> {
                 self.session.right.set(Right::Claimed);
                 self.watch = clock::now() + WATCH;
                 let taken = self.session.control.decided(epoch);
-                self.meters.decided(&taken);
-                let [took_us, pause_us, alignment_us] =
-                    [taken.took, taken.pause, taken.alignment].map(|d| d.as_micros() as u64);
-                tracing::debug!(epoch, took_us, pause_us, alignment_us, "checkpoint decided");
+                let decision = self.meters.decided(&taken);
+                let [took_us, decision_us, pause_us, alignment_us] =
+                    [taken.took, decision, taken.pause, taken.alignment].map(|d| d.as_micros() as u64);
+                tracing::debug!(epoch, took_us, decision_us, pause_us, alignment_us, "checkpoint decided");
                 self.answers.push_back(Event::Decided { epoch });
                 Ok(())
             }

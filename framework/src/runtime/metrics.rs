@@ -264,10 +264,12 @@ impl Meters {
         self.published + EVERY
     }
 
-    /// A step of a checkpoint ends, and the next one begins.
-    fn next_step(&mut self, metric: &Metric) {
-        metric.record(&[&self.job], self.step.elapsed());
+    /// A step of a checkpoint ends, and the next one begins. How long it took.
+    fn next_step(&mut self, metric: &Metric) -> Duration {
+        let took = self.step.elapsed();
+        metric.record(&[&self.job], took);
         self.step = clock::now();
+        took
     }
 
     /// The barrier is sent.
@@ -289,15 +291,16 @@ impl Meters {
         }
     }
 
-    /// The checkpoint is decided.
-    pub(crate) fn decided(&mut self, taken: &CheckpointStatus) {
-        self.next_step(&DECISION);
+    /// The checkpoint is decided. How long that took once all parts were durable.
+    pub(crate) fn decided(&mut self, taken: &CheckpointStatus) -> Duration {
+        let decision = self.next_step(&DECISION);
         TOOK.record(&[&self.job], taken.took);
         ALIGNMENT.record(&[&self.job], taken.alignment);
         FREEZE.record(&[&self.job], taken.pause);
         CHECKPOINTS.counter(&[&self.job]).increment(1);
         EPOCH.gauge(&[&self.job]).set(taken.epoch as f64);
         self.publish();
+        decision
     }
 
     /// All its output is visible.

@@ -168,11 +168,14 @@ impl Transaction {
     /// [`ErrorKind::Busy`] at the deadline, [`ErrorKind::Usage`] if the cluster does not allow it.
     pub(super) fn fence(&self, until: Instant, goes_on: &dyn Fn() -> bool) -> Result<(), Error> {
         self.release()?;
+        let since = clock::now();
         let mut pause = Duration::from_millis(100);
         loop {
             let producer =
                 Producer::new(&self.config, self.outage.clone()).map_err(|e| Error::from_user(e, "Kafka"))?;
             if self.init(&producer, until, goes_on)? {
+                let init_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+                tracing::debug!(job = self.job, init_us, "Kafka gave the right to commit");
                 let mut inner = self.lock();
                 if inner.is_closed {
                     return Err(failed("the attempt is over"));
