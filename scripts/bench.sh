@@ -38,6 +38,11 @@ results="benches/results/$(date +%F)-$(getconf _NPROCESSORS_ONLN)cores.txt"
     machine
     echo
     "${bench[@]}" --bench workloads
+    if command -v java >/dev/null; then
+        "${bench[@]}" --bench workloads -- kafka
+    else
+        echo "the workloads with Kafka are left out: they need Java (make setup)"
+    fi
     "${bench[@]}" --bench micro
 } | tee "$results.unfinished"
 mv "$results.unfinished" "$results"

@@ -24,7 +24,7 @@ pub(crate) fn job(
 }
 
 /// Runs a job to its end; the time is from the first record that reaches the sink to the last.
-fn whole(job: Job, meter: &Meter, records: u64) -> Figure {
+pub(crate) fn whole(job: Job, meter: &Meter, records: u64) -> Figure {
     let watch = Watch::start();
     job.run().expect("the job runs");
     let (_, cpu_seconds) = watch.read();

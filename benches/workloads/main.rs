@@ -7,12 +7,15 @@
 //! | `limits.rs` | what the machine gives without an engine |
 //! | `jobs.rs`, `quiet.rs` | the workloads as jobs: under load; with little to do |
 //! | `maps.rs` | maps larger than memory, and bare RocksDB in their place |
+//! | `kafka.rs`, `kafka/` | with a real Kafka, only if a part of their names is given |
 //! | `meter.rs` | the sink and the source of these jobs |
 //! | `watch.rs` | what checkpoints cost, from the log |
 //! | `measure.rs`, `report.rs` | taking figures; the table |
 
 mod r#gen;
 mod jobs;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod limits;
 mod maps;
 mod measure;
@@ -74,10 +77,17 @@ fn main() {
     // cargo passes `--bench`
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let (flags, names): (Vec<_>, Vec<_>) = arguments.into_iter().partition(|a| a.starts_with('-'));
+    #[cfg(feature = "kafka")]
+    if kafka::child(&names) {
+        return;
+    }
     let effort = if flags.iter().any(|flag| flag == "--quick") { QUICK } else { FULL };
-    let wanted = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
+    let named = |name: &str| names.iter().any(|part| name.contains(part.as_str()));
+    let wanted = WORKLOADS.into_iter().filter(|(name, _)| names.is_empty() || named(name));
+    #[cfg(feature = "kafka")]
+    let wanted = wanted.chain(kafka::WORKLOADS.into_iter().filter(|(name, _)| named(name)));
     let mut rows = Vec::new();
-    for (name, workload) in WORKLOADS.into_iter().filter(|(name, _)| wanted(name)) {
+    for (name, workload) in wanted {
         eprint!("{name} ... ");
         let _ = std::io::stderr().flush();
         rows.extend(workload(effort));

@@ -9,6 +9,7 @@
 //! | `pump.rs` | the thread that fetches, commits and measures; one lane per subtask |
 //! | `reader.rs` | the reader of a subtask: takes batches out of its lane and decodes |
 //! | `record.rs`, `format.rs` | a record in place, and what is made of it |
+//! | `bare.rs` | what the benchmarks hold it against |
 //! | `group.rs`, `retention.rs` | what the consumer group is told, when records expire |
 //!
 //! Clients, their settings, and brokers that are away are in `kafka/`, for sinks have them, too.
@@ -16,6 +17,7 @@
 //! A job does not join its consumer group: it owns its partitions, by explicit assignment, and uses the group only to
 //! show offsets. Where to go on from is in its checkpoints and nowhere else.
 
+mod bare;
 mod find;
 mod format;
 mod group;
@@ -27,6 +29,8 @@ mod retention;
 mod start;
 pub(crate) mod topics;
 
+#[doc(hidden)]
+pub use bare::Bare;
 pub use format::{KafkaBincode, KafkaBytes, KafkaDecode, KafkaJson, KafkaText, KafkaTry, With};
 pub use offset::{KafkaOffset, LastRecord};
 pub use reader::KafkaReader;
