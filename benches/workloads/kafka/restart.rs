@@ -2,6 +2,7 @@
 
 use super::broker::{Broker, PATIENCE, Writer, put};
 use super::{PARTITIONS, number, value};
+use crate::r#gen::{dense, mix};
 use crate::watch;
 use millstream::clock;
 use millstream::prelude::*;
@@ -64,7 +65,7 @@ fn trickle(broker: &Broker, topic: &str, n: u64, over: &AtomicBool) {
     let producer: Writer = broker.client().set("linger.ms", "0").create().expect("a producer");
     let mut i = 0;
     while !over.load(Relaxed) {
-        let value = value(crate::r#gen::dense(i, n), i);
+        let value = value(dense(i, n), i);
         put(&producer, || BaseRecord::to(topic).partition(i as i32 % PARTITIONS).payload(&value[..]));
         std::thread::sleep(Duration::from_micros(1_000_000 / RATE));
         i += 1;
@@ -137,8 +138,9 @@ fn run(address: &str, [input, output]: [&str; 2], n: u64, directory: &Path) {
         t.source("records", records)
             .key_by(|key| key)
             .map_with_state("rows", |row: &mut Vec<u8>, key: u64| {
-                row.resize(ROW_BYTES, b'.');
-                row[..8].copy_from_slice(&key.to_le_bytes());
+                // bytes that no compression makes less
+                row.clear();
+                row.extend((0..ROW_BYTES as u64 / 8).flat_map(|i| mix(key ^ i << 32).to_le_bytes()));
                 key
             })
             .map(|key| KafkaMessage::bytes(key.to_le_bytes()))
