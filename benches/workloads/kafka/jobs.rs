@@ -6,7 +6,7 @@ use crate::r#gen::mix;
 use crate::jobs::{job, whole};
 use crate::measure::{Figure, Watch};
 use crate::meter::Meter;
-use crate::watch;
+use crate::watch::{self, Taken};
 use millstream::clock;
 use millstream::prelude::*;
 use std::sync::{Arc, OnceLock};
@@ -23,8 +23,9 @@ pub(super) fn read(broker: &Broker, topic: &str, n: u64) -> Figure {
     whole(job, &meter, n)
 }
 
-/// Kafka -> the running count of each key -> Kafka. The time is from the first record to the last decision.
-pub(super) fn count(broker: &Broker, topic: &str, n: u64) -> Figure {
+/// Kafka -> the running count of each key -> Kafka. The time is from the first record to the last decision; the
+/// checkpoints are given, too.
+pub(super) fn count(broker: &Broker, topic: &str, n: u64, taken: &mut Vec<Taken>) -> Figure {
     let output = broker.topic("counts");
     let first = Arc::<OnceLock<_>>::default();
     let (kafka, from, to, begun) = (broker.kafka(), topic.to_owned(), output.clone(), first.clone());
@@ -53,5 +54,7 @@ pub(super) fn count(broker: &Broker, topic: &str, n: u64) -> Figure {
     let seconds = until.saturating_duration_since(*since).as_secs_f64();
     let figure = Figure { records: n, seconds, cpu_seconds, output: bare::sum(broker, &output, n) };
     broker.delete(&output);
+    // the first is taken before any record flows
+    taken.extend(checkpoints.into_iter().skip(1));
     figure
 }
