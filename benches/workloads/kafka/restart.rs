@@ -76,7 +76,7 @@ fn trickle(broker: &Broker, topic: &str, n: u64, over: &AtomicBool) {
 /// A process, once it has said that it is so far.
 struct Running {
     child: Child,
-    _lines: Lines<BufReader<ChildStdout>>,
+    lines: Lines<BufReader<ChildStdout>>,
     first_ms: f64,
     init_ms: f64,
 }
@@ -85,17 +85,17 @@ impl Running {
     fn start(command: &mut Command, so_far: &str) -> Self {
         let since = clock::now();
         let mut child = command.spawn().expect("this binary starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let (mut first_ms, mut init_ms) = (0.0, 0.0);
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let mut this = Self { child, lines, first_ms: 0.0, init_ms: 0.0 };
         loop {
-            let line = lines.next().expect("the job goes on").expect("a line");
+            let line = this.lines.next().expect("the job goes on").expect("a line");
             match line.split_once(' ') {
-                Some(("init_ms", ms)) => init_ms = ms.parse().expect("a number"),
-                _ if line == "first" => first_ms = since.elapsed().as_secs_f64() * 1e3,
+                Some(("init_ms", ms)) => this.init_ms = ms.parse().expect("a number"),
+                _ if line == "first" => this.first_ms = since.elapsed().as_secs_f64() * 1e3,
                 _ => {}
             }
             if line == so_far {
-                return Self { child, _lines: lines, first_ms, init_ms };
+                return this;
             }
         }
     }
