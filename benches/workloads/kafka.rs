@@ -76,8 +76,8 @@ fn kafka_count(effort: Effort) -> Vec<Row> {
     broker.delete(&topic);
     let took: Vec<f64> = taken.iter().map(|taken| taken.took_ms).collect();
     let note = format!(
-        "two workers, exactly once, a checkpoint each second, which takes {:.0} ms; hashbrown, one thread, a transaction \
-        each second",
+        "two workers, exactly once, a checkpoint each second, which takes {:.0} ms; hashbrown, one thread, a \
+        transaction each second",
         median(&took)
     );
     vec![against("kafka_count", Bar::AtLeast(0.85, 1.0), &job, &limit, &note)]

@@ -1,5 +1,5 @@
-//! Reads what the runtime says of its checkpoints: the event `checkpoint decided` of the log; and how long Kafka took to
-//! give a job the right to commit. Warnings go to the terminal.
+//! Reads what the runtime says of its checkpoints: the event `checkpoint decided` of the log; and how long Kafka took
+//! to give a job the right to commit. Warnings go to the terminal.
 
 use millstream::clock;
 use std::fmt::{self, Write as _};
