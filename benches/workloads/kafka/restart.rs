@@ -46,13 +46,10 @@ pub(super) fn starts(broker: &Broker, n: u64, times: usize) -> Vec<Start> {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| trickle(broker, &input, n, &over));
-        let first = Running::start(&mut command(), "full");
-        first.kill();
+        drop(Running::start(&mut command(), "full"));
         let starts = (0..times).map(|_| {
             let running = Running::start(&mut command(), "settled");
-            let start = Start { first_ms: running.first_ms, init_ms: running.init_ms };
-            running.kill();
-            start
+            Start { first_ms: running.first_ms, init_ms: running.init_ms }
         });
         let starts = starts.collect();
         over.store(true, Relaxed);
@@ -73,36 +70,40 @@ fn trickle(broker: &Broker, topic: &str, n: u64, over: &AtomicBool) {
     producer.flush(PATIENCE).expect("all is written");
 }
 
-/// A process, once it has said that it is so far.
+/// A process of the job, killed at the latest when this goes.
 struct Running {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
     first_ms: f64,
     init_ms: f64,
+    /// Open, so that it can go on talking.
+    lines: Option<Lines<BufReader<ChildStdout>>>,
 }
 
 impl Running {
+    /// Waits until it says that it is so far.
     fn start(command: &mut Command, so_far: &str) -> Self {
         let since = clock::now();
-        let mut child = command.spawn().expect("this binary starts");
-        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let mut this = Self { child, lines, first_ms: 0.0, init_ms: 0.0 };
+        let child = command.spawn().expect("this binary starts");
+        let mut running = Self { child, first_ms: 0.0, init_ms: 0.0, lines: None };
+        let mut lines = BufReader::new(running.child.stdout.take().expect("a pipe")).lines();
         loop {
-            let line = this.lines.next().expect("the job goes on").expect("a line");
-            match line.split_once(' ') {
-                Some(("init_ms", ms)) => this.init_ms = ms.parse().expect("a number"),
-                _ if line == "first" => this.first_ms = since.elapsed().as_secs_f64() * 1e3,
-                _ => {}
-            }
-            if line == so_far {
-                return this;
+            let line = lines.next().expect("the job goes on").expect("a line");
+            if let Some(ms) = line.strip_prefix("init_ms ") {
+                running.init_ms = ms.parse().expect("a number");
+            } else if line == "first" {
+                running.first_ms = since.elapsed().as_secs_f64() * 1e3;
+            } else if line == so_far {
+                running.lines = Some(lines);
+                return running;
             }
         }
     }
+}
 
+impl Drop for Running {
     /// SIGKILL.
-    fn kill(mut self) {
-        self.child.kill().expect("it can be killed");
+    fn drop(&mut self) {
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
