@@ -28,9 +28,14 @@ impl Running<'_> {
         self.scratch.join("data")
     }
 
-    /// A copy of the directory of the first, which stands still meanwhile.
+    /// A copy of the directory of the first, which has nothing to do and stands still meanwhile.
     fn copy(&self) -> PathBuf {
         let copy = self.scratch.join("copy");
+        let mut before = 0;
+        super::wait_until("no more decisions", || {
+            std::thread::sleep(std::time::Duration::from_millis(700));
+            std::mem::replace(&mut before, self.counting.decisions().len()) == before
+        });
         self.first.freeze();
         copy_directory(&self.data(), &copy);
         self.first.signal("CONT");

@@ -12,7 +12,7 @@ use crate::checkpoints::{
     Command, Coordinator, Event, Head, Log, Manifest, Part, Participant, Restore, Settings, SplitSnapshot, Store,
     collect,
 };
-use crate::config::Budget;
+use crate::config::{self, Budget};
 use crate::failpoint::failpoint;
 use crate::operator::{Decided, Digest, Instance, Progress, Visible};
 use crate::state::backend::StateEnv;
@@ -125,6 +125,17 @@ fn restored(split: &SplitSnapshot) -> Assignment {
     Assignment { split, from: Some(offset), times }
 }
 
+/// When checkpoints are taken.
+fn timing(settings: &config::Settings) -> Settings {
+    Settings {
+        interval: settings.checkpoint_interval,
+        min_pause: settings.checkpoint_pause,
+        timeout: settings.checkpoint_timeout,
+        tolerated_failures: settings.tolerated_timeouts,
+        only_first: settings.only_first,
+    }
+}
+
 /// An attempt under way.
 struct Running<'a> {
     session: &'a Session,
@@ -188,13 +199,6 @@ impl<'a> Running<'a> {
             cache_rows: settings.cache_rows,
         });
         let (gone, _) = watch::channel(false);
-        let timing = Settings {
-            interval: settings.checkpoint_interval,
-            min_pause: settings.checkpoint_pause,
-            timeout: settings.checkpoint_timeout,
-            tolerated_failures: settings.tolerated_timeouts,
-            only_first: settings.only_first,
-        };
         let mut running = Self {
             session,
             shared: shared.clone(),
@@ -203,7 +207,7 @@ impl<'a> Running<'a> {
             reports,
             gone,
             workers: Vec::new(),
-            coordinator: Coordinator::new(timing, participants, recovered.start),
+            coordinator: Coordinator::new(timing(settings), participants, recovered.start),
             log: recovered.log,
             watch: clock::now() + WATCH,
             start: clock::now(),
