@@ -2,7 +2,7 @@
 //! what runs in `subtask/branch.rs`.
 
 use crate::Record;
-use crate::operator::{Collect, Step};
+use crate::operator::{Collect, Fused};
 use crate::record::AnyBatch;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -52,20 +52,17 @@ impl<T> As<T> {
         Self(PhantomData)
     }
 }
-impl<T> Clone for As<T> {
-    fn clone(&self) -> Self {
-        Self::new()
-    }
-}
 impl<T> fmt::Debug for As<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("As")
     }
 }
-impl<I: Is<T>, T: Send + 'static> Step<I> for As<T> {
+impl<I: Is<T>, T: Send + 'static> Fused<I> for As<T> {
     type Out = T;
+    type Scratch = ();
+    fn scratch(&self) {}
     #[inline(always)]
-    fn push(&mut self, r: Record<I>, out: &mut impl Collect<T>) {
+    fn push(&self, _: &mut (), r: Record<I>, out: &mut impl Collect<T>) {
         out.emit(Record { value: r.value.same(), time: r.time });
     }
 }

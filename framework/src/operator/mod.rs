@@ -48,7 +48,8 @@ pub use skipped::Skipped;
 pub use source::{OffsetOf, Polled, RecordOf, Source, SourceContext, SourceReader, Split, SplitBatch, SplitOf};
 pub use split::{BySplit, SplitReader, SplitSource};
 pub use step::{
-    Boxed, Chain, Collect, Filter, FilterMap, FlatMap, FlatMapInto, Inspect, Map, OrFail, OrSkip, Step, Then, TryMap,
+    Boxed, Chain, Collect, Filter, FilterMap, FlatMap, FlatMapInto, Fused, Inspect, Map, OrFail, OrSkip, Own, Step,
+    Then, TryMap,
 };
 pub use traffic::Traffic;
 pub use trouble::Trouble;

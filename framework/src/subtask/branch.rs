@@ -1,28 +1,30 @@
 //! The stage of `split`: deals values into a batch per branch and hands each to what follows its branch. Marks go to
 //! all branches, those that got no record included.
 
-use super::chain::{Loop, Loops, Run, call, ends, run};
+use super::chain::{Loop, Loops, Run, Typed, run};
 use super::stage::{AnyStage, Control, Followers};
 use crate::operator::{Chain, Collect, Deal};
 use crate::record::AnyBatch;
 use crate::{Batch, BoxError, Error, Record};
 use std::any::Any;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// The loops of a chain whose results are dealt into a batch per branch.
 pub(crate) fn branch_loops<T: Deal, C: Chain<T>>(chain: C, timed: bool) -> Loops {
-    Loops::of(IntoBranches::<T, C> { chain, timed, of: PhantomData })
+    Loops::new(Arc::new(IntoBranches::<T, C> { chain, timed, of: PhantomData }))
 }
 
 #[inline(never)]
 fn into_branches<T: Deal, C: Chain<T>>(
-    chain: &mut C,
+    chain: &C,
+    scratch: &mut C::Scratch,
     batch: &mut Batch<C::In>,
     batches: &mut T::Batches,
     timed: bool,
 ) -> Result<(), BoxError> {
     let dealer: Dealer<'_, T> = Dealer { batches, timed, error: None };
-    run(chain, batch, dealer).error.map_or(Ok(()), Err)
+    run(chain, scratch, batch, dealer).error.map_or(Ok(()), Err)
 }
 
 struct IntoBranches<T, C> {
@@ -32,13 +34,13 @@ struct IntoBranches<T, C> {
 }
 
 impl<T: Deal, C: Chain<T>> Run for IntoBranches<T, C> {
-    fn run(&mut self, batch: &mut dyn AnyBatch, batches: &mut dyn Any) -> Result<(), BoxError> {
-        let (batch, batches) = ends::<C::In, T::Batches>(batch, batches)?;
-        into_branches::<T, C>(&mut self.chain, batch, batches, self.timed)
+    fn run(&self, scratch: &mut dyn Any, batch: &mut dyn AnyBatch, out: &mut dyn Any) -> Result<(), BoxError> {
+        let Typed { scratch, batch, out } = Typed::of(scratch, batch, out)?;
+        into_branches::<T, C>(&self.chain, scratch, batch, out, self.timed)
     }
 
-    fn again(&self) -> Loop {
-        Box::new(Self { chain: self.chain.clone(), timed: self.timed, of: PhantomData })
+    fn scratch(&self) -> Box<dyn Any + Send> {
+        Box::new(self.chain.scratch())
     }
 }
 
@@ -83,7 +85,7 @@ impl<T: Deal> Control for BranchStage<T> {
 
 impl<T: Deal> AnyStage for BranchStage<T> {
     fn on_any(&mut self, batch: &mut dyn AnyBatch) -> Result<(), Error> {
-        call(&mut self.run, batch, &mut self.batches, &self.place)?;
+        self.run.call(batch, &mut self.batches, &self.place)?;
         let (branches, mut done) = (self.branches.all(), Ok(()));
         T::each(&mut self.batches, &mut |branch, batch| {
             if done.is_ok() && batch.len() > 0 {

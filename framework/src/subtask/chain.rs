@@ -11,49 +11,66 @@ use crate::record::AnyBatch;
 use crate::{Batch, BoxError, Error, Record, Timestamp};
 use std::any::Any;
 use std::marker::PhantomData;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::vec::Drain;
 
-/// A loop that owns its chain. It remembers the types that the rest of a stage does not know. (A trait and no closures,
-/// for those are compiled with ways to call them that nobody needs.)
-pub(crate) trait Run: Send {
+/// A chain and its end, as all subtasks share them. It remembers the types that the rest of a stage does not know. (A
+/// trait and no closures, for those are compiled with ways to call them that nobody needs.)
+pub(crate) trait Run: Send + Sync {
     /// Runs a batch into what the loop was made for, and leaves the batch empty. After an error the results are not to
     /// be used.
-    fn run(&mut self, batch: &mut dyn AnyBatch, out: &mut dyn Any) -> Result<(), BoxError>;
-    /// The same loop for another subtask.
-    fn again(&self) -> Loop;
-}
-pub(crate) type Loop = Box<dyn Run>;
-
-/// Runs a loop on a batch. What a step fails with and what it panics with are errors of this place.
-pub(crate) fn call(run: &mut Loop, batch: &mut dyn AnyBatch, out: &mut dyn Any, place: &str) -> Result<(), Error> {
-    guarded(|| place.to_owned(), || run.run(batch, out).map_err(|error| Error::from_user(error, place)))
+    fn run(&self, scratch: &mut dyn Any, batch: &mut dyn AnyBatch, out: &mut dyn Any) -> Result<(), BoxError>;
+    /// What a subtask brings to each call.
+    fn scratch(&self) -> Box<dyn Any + Send>;
 }
 
-/// Both ends of a loop, as what they are.
-pub(crate) fn ends<'a, I: Send + 'static, Out: 'static>(
-    batch: &'a mut dyn AnyBatch,
-    out: &'a mut dyn Any,
-) -> Result<(&'a mut Batch<I>, &'a mut Out), BoxError> {
-    let batch: &mut dyn Any = batch;
-    match (batch.downcast_mut(), out.downcast_mut()) {
-        (Some(batch), Some(out)) => Ok((batch, out)),
-        _ => Err(mismatch::<I>().into()),
-    }
-}
-
-/// A loop for each subtask.
-pub(crate) struct Loops(Mutex<Loop>);
+/// The loops of all subtasks.
+pub(crate) struct Loops(Arc<dyn Run>);
 
 impl Loops {
-    /// As many as are asked for.
-    pub(crate) fn of(run: impl Run + 'static) -> Self {
-        Self(Mutex::new(Box::new(run)))
+    pub(crate) fn new(run: Arc<dyn Run>) -> Self {
+        Self(run)
     }
 
-    /// Another one.
+    /// The loop of a subtask.
     pub(crate) fn make(&self) -> Loop {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).again()
+        Loop { run: self.0.clone(), scratch: self.0.scratch() }
+    }
+}
+
+/// The loop of one subtask.
+pub(crate) struct Loop {
+    run: Arc<dyn Run>,
+    scratch: Box<dyn Any + Send>,
+}
+
+impl Loop {
+    /// Runs a batch. What a step fails with and what it panics with are errors of this place.
+    pub(crate) fn call(&mut self, batch: &mut dyn AnyBatch, out: &mut dyn Any, place: &str) -> Result<(), Error> {
+        let Self { run, scratch } = self;
+        let run = || run.run(&mut **scratch, batch, out).map_err(|error| Error::from_user(error, place));
+        guarded(|| place.to_owned(), run)
+    }
+}
+
+/// What a loop is called with, as what it is.
+pub(crate) struct Typed<'a, W, I, Out> {
+    pub(crate) scratch: &'a mut W,
+    pub(crate) batch: &'a mut Batch<I>,
+    pub(crate) out: &'a mut Out,
+}
+
+impl<'a, W: 'static, I: Send + 'static, Out: 'static> Typed<'a, W, I, Out> {
+    pub(crate) fn of(
+        scratch: &'a mut dyn Any,
+        batch: &'a mut dyn AnyBatch,
+        out: &'a mut dyn Any,
+    ) -> Result<Self, BoxError> {
+        let batch: &mut dyn Any = batch;
+        match (scratch.downcast_mut(), batch.downcast_mut(), out.downcast_mut()) {
+            (Some(scratch), Some(batch), Some(out)) => Ok(Self { scratch, batch, out }),
+            _ => Err(mismatch::<I>().into()),
+        }
     }
 }
 
@@ -61,9 +78,9 @@ impl Loops {
 pub(crate) fn chain_loops<T: Send + 'static, C: Chain<T>>(chain: C, timed: bool) -> Loops {
     let of = PhantomData;
     if timed {
-        Loops::of(IntoBatch::<T, C, true> { chain, of })
+        Loops::new(Arc::new(IntoBatch::<T, C, true> { chain, of }))
     } else {
-        Loops::of(IntoBatch::<T, C, false> { chain, of })
+        Loops::new(Arc::new(IntoBatch::<T, C, false> { chain, of }))
     }
 }
 
@@ -71,13 +88,14 @@ pub(crate) fn chain_loops<T: Send + 'static, C: Chain<T>>(chain: C, timed: bool)
 /// overlap, which it does not know of what has been told its type a moment ago.
 #[inline(never)]
 fn into_batch<T, C: Chain<T>, const TIMED: bool>(
-    chain: &mut C,
+    chain: &C,
+    scratch: &mut C::Scratch,
     batch: &mut Batch<C::In>,
     out: &mut Batch<T>,
 ) -> Result<(), BoxError> {
     out.values.reserve(batch.values.len());
     out.times.resize(batch.times.len(), Timestamp::MIN);
-    let Tail { out, error } = run(chain, batch, Tail::<T, TIMED> { out, error: None });
+    let Tail { out, error } = run(chain, scratch, batch, Tail::<T, TIMED> { out, error: None });
     out.times.truncate(out.values.len());
     error.map_or(Ok(()), Err)
 }
@@ -88,22 +106,27 @@ struct IntoBatch<T, C, const TIMED: bool> {
 }
 
 impl<T: Send + 'static, C: Chain<T>, const TIMED: bool> Run for IntoBatch<T, C, TIMED> {
-    fn run(&mut self, batch: &mut dyn AnyBatch, out: &mut dyn Any) -> Result<(), BoxError> {
-        let (batch, out) = ends::<C::In, Batch<T>>(batch, out)?;
-        into_batch::<T, C, TIMED>(&mut self.chain, batch, out)
+    fn run(&self, scratch: &mut dyn Any, batch: &mut dyn AnyBatch, out: &mut dyn Any) -> Result<(), BoxError> {
+        let Typed { scratch, batch, out } = Typed::of(scratch, batch, out)?;
+        into_batch::<T, C, TIMED>(&self.chain, scratch, batch, out)
     }
 
-    fn again(&self) -> Loop {
-        Box::new(Self { chain: self.chain.clone(), of: PhantomData })
+    fn scratch(&self) -> Box<dyn Any + Send> {
+        Box::new(self.chain.scratch())
     }
 }
 
 /// Runs each record of the batch through the chain into `tail`, which it gives back.
 #[inline(always)]
-pub(crate) fn run<T, C: Chain<T>, O: Collect<T>>(chain: &mut C, batch: &mut Batch<C::In>, mut tail: O) -> O {
+pub(crate) fn run<T, C: Chain<T>, O: Collect<T>>(
+    chain: &C,
+    scratch: &mut C::Scratch,
+    batch: &mut Batch<C::In>,
+    mut tail: O,
+) -> O {
     let mut records = Records::of(batch);
     while let Some(record) = records.next() {
-        chain.push(record, &mut tail);
+        chain.push(scratch, record, &mut tail);
     }
     drop(records);
     batch.clear();
@@ -205,7 +228,7 @@ impl Control for ChainStage {
 
 impl AnyStage for ChainStage {
     fn on_any(&mut self, batch: &mut dyn AnyBatch) -> Result<(), Error> {
-        call(&mut self.run, batch, &mut *self.out, &self.place)?;
+        self.run.call(batch, &mut *self.out, &self.place)?;
         self.next.on_any(&mut *self.out)
     }
 }

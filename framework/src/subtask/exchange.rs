@@ -7,7 +7,7 @@
 //! A watermark stays behind the records it covers and flushes nothing: it is remembered with the number of records
 //! gathered before it, and follows when these have been sent. Of several that wait, the oldest and the newest are kept.
 
-use super::chain::{Loop, Loops, Run, call, ends, run};
+use super::chain::{Loop, Run, Typed, run};
 use super::inbox::Sender;
 use super::stage::{AnyStage, Control, Copier, end};
 use crate::key::{group_of, stable_hash, subtask_of};
@@ -17,7 +17,6 @@ use crate::record::AnyBatch;
 use crate::{Batch, BoxError, Epoch, Error, Key, Record, Timestamp};
 use std::any::Any;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// So many watermarks may gather behind a batch that does not fill before it is sent all the same.
@@ -222,42 +221,58 @@ impl<T, K, F: Fn(&T) -> K + Send + Sync> Makes<T, K> for Computed<K, F> {
     }
 }
 
-/// The loops of a chain whose results go to the subtasks that own their keys.
-pub(crate) fn keyed_loops<T, C, F>(chain: C, key: Arc<F>, timed: bool) -> Loops
-where
-    T: Send + 'static,
-    C: Chain<T>,
-    F: HashOf<T>,
-{
-    Loops::of(IntoLanes::<T, C, F> { chain, key, timed, of: PhantomData })
-}
-
 #[inline(never)]
 fn into_lanes<T, C: Chain<T>, F: HashOf<T>>(
-    chain: &mut C,
+    lanes: &IntoLanes<T, C, F>,
+    scratch: &mut C::Scratch,
     batch: &mut Batch<C::In>,
-    key: &F,
     to: &mut Consumers<T>,
-    timed: bool,
 ) -> Result<(), BoxError> {
-    run(chain, batch, Router { key, timed, to, error: None }).error.map_or(Ok(()), Err)
+    let IntoLanes { chain, key, timed, .. } = lanes;
+    run(chain, scratch, batch, Router { key, timed: *timed, to, error: None }).error.map_or(Ok(()), Err)
 }
 
-struct IntoLanes<T, C, F> {
+/// A chain whose results go to the subtasks that own their keys, and, for these, what says the key of each: the writers
+/// and the readers of an exchange share the closure.
+pub(crate) struct IntoLanes<T, C, F> {
     chain: C,
-    key: Arc<F>,
+    key: F,
     timed: bool,
     of: PhantomData<fn() -> T>,
 }
 
+impl<T, C, F> IntoLanes<T, C, F> {
+    pub(crate) fn new(chain: C, key: F, timed: bool) -> Self {
+        Self { chain, key, timed, of: PhantomData }
+    }
+}
+
+/// Both ends of an exchange by a key that is lent.
+pub(crate) trait Lending<T, K>: Run + Lends<T, K> {}
+impl<T, K, E: Run + Lends<T, K>> Lending<T, K> for E {}
+/// Both ends of an exchange by a key that is made.
+pub(crate) trait Making<T, K>: Run + Makes<T, K> {}
+impl<T, K, E: Run + Makes<T, K>> Making<T, K> for E {}
+
+impl<T, K, C: Send + Sync, F: Lends<T, K>> Lends<T, K> for IntoLanes<T, C, F> {
+    fn key<'a>(&self, value: &'a T) -> &'a K {
+        self.key.key(value)
+    }
+}
+impl<T, K, C: Send + Sync, F: Makes<T, K>> Makes<T, K> for IntoLanes<T, C, F> {
+    fn key(&self, value: &T) -> K {
+        self.key.key(value)
+    }
+}
+
 impl<T: Send + 'static, C: Chain<T>, F: HashOf<T>> Run for IntoLanes<T, C, F> {
-    fn run(&mut self, batch: &mut dyn AnyBatch, to: &mut dyn Any) -> Result<(), BoxError> {
-        let (batch, to) = ends::<C::In, Consumers<T>>(batch, to)?;
-        into_lanes(&mut self.chain, batch, &*self.key, to, self.timed)
+    fn run(&self, scratch: &mut dyn Any, batch: &mut dyn AnyBatch, out: &mut dyn Any) -> Result<(), BoxError> {
+        let Typed { scratch, batch, out } = Typed::of(scratch, batch, out)?;
+        into_lanes(self, scratch, batch, out)
     }
 
-    fn again(&self) -> Loop {
-        Box::new(Self { chain: self.chain.clone(), key: self.key.clone(), timed: self.timed, of: PhantomData })
+    fn scratch(&self) -> Box<dyn Any + Send> {
+        Box::new(self.chain.scratch())
     }
 }
 
@@ -395,7 +410,7 @@ impl AnyStage for LaneWriter {
     fn on_any(&mut self, batch: &mut dyn AnyBatch) -> Result<(), Error> {
         let Self { way, lanes, batches } = self;
         match way {
-            Way::Loop(run, place) => return call(run, batch, &mut **batches, place),
+            Way::Loop(run, place) => return run.call(batch, &mut **batches, place),
             Way::One(at) => batch.give(batch.len(), batches.batch(*at)),
             Way::Turn(at) => {
                 batch.give(batch.len(), batches.batch(*at));

@@ -45,7 +45,7 @@ mod timers;
 pub(crate) use branch::{BranchStage, branch_loops};
 pub(crate) use chain::{ChainStage, Loops, chain_loops};
 pub(crate) use drive::drive;
-pub(crate) use exchange::{Batches, Borrowed, Computed, Consumers, HashOf, LaneWriter, Owners, keyed_loops};
+pub(crate) use exchange::{Batches, Borrowed, Computed, Consumers, IntoLanes, LaneWriter, Lending, Making, Owners};
 pub(crate) use gate::GateSpec;
 pub(crate) use inbox::{Receiver, Sender, inbox};
 pub(crate) use marks::Mark;

@@ -108,7 +108,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     where
         T: Is<B>,
     {
-        let Stream { topology, port, chain, .. } = self.step(As::<B>::new());
+        let Stream { topology, port, chain, .. } = self.fused(As::<B>::new());
         let timed = topology.is_timed(port);
         let kind = Kind::Branches(Arc::new(BranchesOf::<B>::new(branch_loops::<B, _>(chain, timed))));
         let new = NewNode { name: None, what: "split", kind, inputs: vec![port], link: Link::Direct };
@@ -122,7 +122,7 @@ impl<T: Send + 'static, E: Into<BoxError> + Send + 'static, C: Chain<Result<T, E
     /// The first error ends the attempt, as one of [`try_map`](Stream::try_map) does: the job recovers from its last
     /// checkpoint, and after some attempts it fails.
     pub fn or_fail(self) -> Stream<T, Then<C, OrFail, Result<T, E>>> {
-        self.step(OrFail)
+        self.fused(OrFail)
     }
 
     /// Leaves errors out, counted and warned of as [`Skipped`] says. As `operator` the metric has the name of
@@ -131,6 +131,6 @@ impl<T: Send + 'static, E: Into<BoxError> + Send + 'static, C: Chain<Result<T, E
     pub fn or_skip(self) -> Stream<T, Then<C, OrSkip, Result<T, E>>> {
         let behind = self.topology.name_before(self.port);
         let skipped = Skipped::of(self.topology.job(), format!("{behind}, or_skip at {}", Location::caller()));
-        self.step(OrSkip::new(skipped))
+        self.fused(OrSkip::new(skipped))
     }
 }

@@ -5,9 +5,10 @@ use super::graph::{Graph, Kind, Link, Node, Port, TimeNeed};
 use super::keyed::KeyedStream;
 use super::node::{ChainOf, DiscardOf, Edge, KeyByOf, Of, SinkOf, SourceOf, TypedSource};
 use crate::operator::{
-    Boxed, Chain, Filter, FilterMap, FlatMap, FlatMapInto, Inspect, Map, RecordOf, Sink, Source, Step, Then, TryMap,
+    Boxed, Chain, Filter, FilterMap, FlatMap, FlatMapInto, Fused, Inspect, Map, Own, RecordOf, Sink, Source, Step,
+    Then, TryMap,
 };
-use crate::subtask::{Borrowed, Computed, HashOf, KeyOf, Loops, chain_loops, keyed_loops};
+use crate::subtask::{Borrowed, Computed, IntoLanes, KeyOf, Lending, Loops, Making, chain_loops};
 use crate::values::{Reads, Values};
 use crate::{BoxError, Data, Error, Key, Name};
 use std::any::Any;
@@ -165,6 +166,16 @@ impl Topology {
     }
 
     #[track_caller]
+    fn add_lending<K: Key, T: Send + 'static>(&self, port: Port, of: Arc<dyn Lending<T, K>>) -> KeyedStream<K, T> {
+        self.add_keyed(port, Loops::new(of.clone()), KeyOf::Borrowed(of))
+    }
+
+    #[track_caller]
+    fn add_making<K: Key, T: Send + 'static>(&self, port: Port, of: Arc<dyn Making<T, K>>) -> KeyedStream<K, T> {
+        self.add_keyed(port, Loops::new(of.clone()), KeyOf::Computed(of))
+    }
+
+    #[track_caller]
     fn add_keyed<K: Key, T: Send + 'static>(&self, port: Port, loops: Loops, key_of: KeyOf<K, T>) -> KeyedStream<K, T> {
         let edge = Arc::new(Of::new());
         let kind = Kind::Chain(Arc::new(KeyByOf { loops, edge: edge.clone() }));
@@ -251,7 +262,7 @@ impl<T: Clone + Send + 'static, C: IsBoxed<T>> Clone for Stream<T, C> {
     label = "write `.boxed()` at the end of what makes this stream",
     note = "the steps then run once, and what they make is cloned for each further reader"
 )]
-pub trait IsBoxed<T>: Chain<T> {
+pub trait IsBoxed<T>: Chain<T> + Clone {
     #[doc(hidden)]
     fn clone_record(record: &Self::In) -> Self::In
     where
@@ -279,7 +290,11 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     }
 
     /// Appends a step of one's own to the fused chain.
-    pub fn step<S: Step<T>>(self, step: S) -> Stream<S::Out, Then<C, S, T>> {
+    pub fn step<S: Step<T>>(self, step: S) -> Stream<S::Out, Then<C, Own<S>, T>> {
+        self.fused(Own::new(step))
+    }
+
+    pub(super) fn fused<S: Fused<T>>(self, step: S) -> Stream<S::Out, Then<C, S, T>> {
         let Self { topology, port, edge, chain } = self;
         Stream { topology, port, edge, chain: Then::new(chain, step) }
     }
@@ -290,7 +305,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
         U: Send + 'static,
         F: Fn(T) -> U + Send + Sync + 'static,
     {
-        self.step(Map::new(f))
+        self.fused(Map::new(f))
     }
 
     /// Each record becomes another one, or ends the attempt: the job recovers from its last checkpoint, and after some
@@ -300,7 +315,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
         U: Send + 'static,
         F: Fn(T) -> Result<U, BoxError> + Send + Sync + 'static,
     {
-        self.step(TryMap::new(f))
+        self.fused(TryMap::new(f))
     }
 
     /// Keeps the records for which `f` holds.
@@ -308,7 +323,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     where
         F: Fn(&T) -> bool + Send + Sync + 'static,
     {
-        self.step(Filter::new(f))
+        self.fused(Filter::new(f))
     }
 
     /// Each record becomes another one, or none.
@@ -317,7 +332,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
         U: Send + 'static,
         F: Fn(T) -> Option<U> + Send + Sync + 'static,
     {
-        self.step(FilterMap::new(f))
+        self.fused(FilterMap::new(f))
     }
 
     /// Each record becomes any number of others, in the order of the iterator.
@@ -326,7 +341,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
         I: IntoIterator<Item: Send + 'static>,
         F: Fn(T) -> I + Send + Sync + 'static,
     {
-        self.step(FlatMap::new(f))
+        self.fused(FlatMap::new(f))
     }
 
     /// As [`flat_map`](Self::flat_map), without a collection per record: results are put into a buffer that is reused,
@@ -336,7 +351,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
         U: Send + 'static,
         F: Fn(T, &mut Vec<U>) + Send + Sync + 'static,
     {
-        self.step(FlatMapInto::new(f))
+        self.fused(FlatMapInto::new(f))
     }
 
     /// Shows each record to `f`, which may be called again for the same record after a crash.
@@ -344,7 +359,7 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
     where
         F: Fn(&T) + Send + Sync + 'static,
     {
-        self.step(Inspect::new(f))
+        self.fused(Inspect::new(f))
     }
 
     /// Ends the fused chain; wanted where a stream is cloned, stored or returned. One virtual call per batch.
@@ -382,8 +397,9 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
         K: Key,
         F: Fn(&T) -> &K + Send + Sync + 'static,
     {
-        let key = Arc::new(Borrowed::new(key));
-        self.exchange(key.clone(), KeyOf::Borrowed(key))
+        let Self { topology, port, chain, .. } = self;
+        let lanes = IntoLanes::new(chain, Borrowed::new(key), topology.is_timed(port));
+        topology.add_lending(port, Arc::new(lanes))
     }
 
     /// Keys by a value computed from the record.
@@ -394,15 +410,9 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
         K: Key,
         F: Fn(&T) -> K + Send + Sync + 'static,
     {
-        let key = Arc::new(Computed::new(key));
-        self.exchange(key.clone(), KeyOf::Computed(key))
-    }
-
-    #[track_caller]
-    fn exchange<K: Key, F: HashOf<T>>(self, key: Arc<F>, key_of: KeyOf<K, T>) -> KeyedStream<K, T> {
         let Self { topology, port, chain, .. } = self;
-        let timed = topology.is_timed(port);
-        topology.add_keyed(port, keyed_loops::<T, C, F>(chain, key, timed), key_of)
+        let lanes = IntoLanes::new(chain, Computed::new(key), topology.is_timed(port));
+        topology.add_making(port, Arc::new(lanes))
     }
 
     /// This stream and another one as one stream.
