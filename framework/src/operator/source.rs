@@ -69,6 +69,15 @@ pub trait SourceReader: 'static {
     /// [`Error::refused`](crate::Error::refused) when the split cannot be the one the offset was taken from.
     async fn assign(&mut self, split: Self::Split, from: Option<Self::Offset>) -> Result<Self::Offset, BoxError>;
 
+    /// All splits of the start have been assigned. What takes asking somebody is best asked for all of them at once,
+    /// here; nothing is read before it returns. Not called for splits that are found later.
+    ///
+    /// # Errors
+    /// As for [`assign`](SourceReader::assign); the runtime does not know of which split, so they have to say.
+    async fn assigned(&mut self) -> Result<(), BoxError> {
+        Ok(())
+    }
+
     /// Waits until [`poll`](SourceReader::poll) may bring something. Takes nothing, for the runtime drops the future
     /// whenever something else is to be done, and calls it anew. There is no error to give: return, and let `poll` say
     /// what is wrong.

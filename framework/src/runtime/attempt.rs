@@ -19,8 +19,9 @@ use crate::state::backend::StateEnv;
 use crate::subtask::{self, Assignment, Report, Reports, Suspect};
 use crate::topology::{Kind, Plan};
 use crate::{Attempt, Epoch, Error, ErrorKind, Job, clock};
+use serde_json::Value;
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -59,10 +60,17 @@ pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Erro
     plan.graph.read_secrets()?;
     let attempt = Attempt::draw();
     let prepare = async {
-        let recovered = recovery::recover_job(session, &plan, attempt, order).await?;
+        // who holds the sources' splits and who holds the sinks' log need not wait for each other
+        let listing = store.list()?;
+        let likely = known_splits(&plan, listing.intact().last().map(|(manifest, _)| manifest));
+        let listed = async { Ok(list_splits(&plan, &likely).await) };
+        let (recovered, listed) =
+            futures::try_join!(recovery::recover_job(session, &plan, attempt, order, listing), listed)?;
         let restored = recovered.manifest.as_ref().map(|m| m.epoch);
         tracing::info!(job = %job.name, restored, first = recovered.first, "recovered");
-        let splits = deal(&plan, recovered.manifest.as_deref()).await?;
+        let known = known_splits(&plan, recovered.manifest.as_deref());
+        let listed = if known == likely { listed? } else { list_splits(&plan, &known).await? };
+        let splits = deal(&plan, recovered.manifest.as_deref(), listed);
         Ok::<_, Error>((recovered, splits))
     };
     let (recovered, splits) = tokio::select! {
@@ -96,28 +104,51 @@ async fn stopped_for(control: &Control, grace: Duration) {
     tokio::time::sleep(grace).await;
 }
 
-/// All splits of each source, those the checkpoint knows and those that are new, dealt to its subtasks.
-async fn deal(plan: &Plan, manifest: Option<&Manifest>) -> Result<BTreeMap<usize, Vec<Vec<Assignment>>>, Error> {
-    let mut dealt = BTreeMap::new();
+/// Splits of each source, by the number of its node.
+type SplitsOf<T> = BTreeMap<usize, Vec<T>>;
+
+/// What a checkpoint has of the sources.
+fn restored_splits(plan: &Plan, manifest: Option<&Manifest>) -> SplitsOf<Assignment> {
+    let sources = plan.graph.nodes.iter().enumerate().filter(|(_, node)| matches!(node.kind, Kind::Source(_)));
+    let restored = sources.map(|(i, node)| {
+        let known = manifest.and_then(|m| m.sources.iter().find(|s| Some(&s.name) == node.name.as_ref()));
+        (i, known.iter().flat_map(|s| &s.splits).map(restored).collect())
+    });
+    restored.collect()
+}
+
+fn known_splits(plan: &Plan, manifest: Option<&Manifest>) -> SplitsOf<Value> {
+    let names = |splits: Vec<Assignment>| splits.into_iter().map(|known| known.split).collect();
+    restored_splits(plan, manifest).into_iter().map(|(i, splits)| (i, names(splits))).collect()
+}
+
+/// Asks all sources which splits there are.
+async fn list_splits(plan: &Plan, known: &SplitsOf<Value>) -> Result<SplitsOf<Value>, Error> {
+    let mut listed = BTreeMap::new();
     for (i, node) in plan.graph.nodes.iter().enumerate() {
         let (Kind::Source(source), Some(name)) = (&node.kind, &node.name) else { continue };
-        let known = manifest.and_then(|m| m.sources.iter().find(|s| s.name == *name));
-        let mut splits: Vec<Assignment> = known.iter().flat_map(|s| &s.splits).map(restored).collect();
-        let names = splits.iter().map(|known| known.split.clone()).collect();
-        let listed = source.splits(names).await.map_err(|e| Error::from_user(e, format!("source `{name}`")))?;
-        for split in listed {
-            if !splits.iter().any(|known| known.split == split) {
-                splits.push(Assignment { split, ..Assignment::default() });
-            }
-        }
+        let splits = source.splits(known.get(&i).cloned().unwrap_or_default()).await;
+        listed.insert(i, splits.map_err(|e| Error::from_user(e, format!("source `{name}`")))?);
+    }
+    Ok(listed)
+}
+
+/// All splits of each source, those the checkpoint knows and those that are new, dealt to its subtasks.
+fn deal(plan: &Plan, manifest: Option<&Manifest>, listed: SplitsOf<Value>) -> BTreeMap<usize, Vec<Vec<Assignment>>> {
+    let mut dealt = restored_splits(plan, manifest);
+    for (i, listed) in listed {
+        let splits = dealt.entry(i).or_default();
+        let known: BTreeSet<_> = splits.iter().map(|known| known.split.to_string()).collect();
+        let new = listed.into_iter().filter(|split| !known.contains(&split.to_string()));
+        splits.extend(new.map(|split| Assignment { split, ..Assignment::default() }));
+    }
+    let among = |i, splits: Vec<Assignment>| {
         let mut subtasks = vec![Vec::new(); plan.parallelism(i)];
         let n = subtasks.len();
-        for (at, split) in splits.into_iter().enumerate() {
-            subtasks[at % n].push(split);
-        }
-        dealt.insert(i, subtasks);
-    }
-    Ok(dealt)
+        splits.into_iter().enumerate().for_each(|(at, split)| subtasks[at % n].push(split));
+        subtasks
+    };
+    dealt.into_iter().map(|(i, splits)| (i, among(i, splits))).collect()
 }
 
 fn restored(split: &SplitSnapshot) -> Assignment {

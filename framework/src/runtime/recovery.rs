@@ -45,17 +45,17 @@ fn sink_error(error: crate::BoxError, name: &str) -> Error {
     Error::from_user(error, format!("sink `{name}`"))
 }
 
-/// Recovers a job: nothing runs yet, and when this returns all is as the restored checkpoint says.
+/// Recovers a job from what was listed (step 2): nothing runs yet, and when this returns all is as the restored
+/// checkpoint says.
 pub(crate) async fn recover_job(
     session: &Session,
     plan: &Plan,
     attempt: Attempt,
     order: &Order,
+    listing: Listing,
 ) -> Result<Recovered, Error> {
     let store = &session.store;
     let decider = ownership::decider(plan)?;
-    // 2. list, and make names durable before acting on them
-    let listing = store.list()?;
     let mut facts = Facts::new(store.data_dir().display().to_string(), &listing, order.restore, order.allow_duplicates);
     let mut listed = Vec::new();
     for (node, name, sink) in sinks(plan) {

@@ -29,6 +29,8 @@ pub(crate) struct Read {
 pub(crate) trait AnyReader {
     /// Takes a split, from an offset on; both as they stand in manifests. It has the next number from now on.
     fn assign(&mut self, split: Value, from: Option<Value>) -> Result<LocalBoxFuture<'_, Result<(), BoxError>>, Error>;
+    /// All of the start have been assigned.
+    fn assigned(&mut self) -> LocalBoxFuture<'_, Result<(), BoxError>>;
     /// Takes the splits that were found since, from their start; how many. They have the next numbers.
     fn adopt(&mut self) -> LocalBoxFuture<'_, Result<usize, BoxError>>;
     /// Reads at most so many records into the batch.
@@ -85,6 +87,10 @@ impl<S: Source> AnyReader for ReaderOf<S> {
         self.numbers.insert(split.clone(), self.splits.len());
         self.splits.push(split.clone());
         Ok(async move { self.reader.assign(split, from).await.map(|_| ()) }.boxed_local())
+    }
+
+    fn assigned(&mut self) -> LocalBoxFuture<'_, Result<(), BoxError>> {
+        self.reader.assigned().boxed_local()
     }
 
     fn adopt(&mut self) -> LocalBoxFuture<'_, Result<usize, BoxError>> {

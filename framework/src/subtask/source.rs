@@ -132,6 +132,7 @@ async fn run(
         let assigned = driver.reader.assign(split, from).map_err(|e| e.at(&place))?.await;
         assigned.map_err(|e| Error::from_user(e, format!("split {}", driver.reader.name(number))).at(&place))?;
     }
+    driver.reader.assigned().await.map_err(|e| Error::from_user(e, &place))?;
     driver.times.assign(&restored, clock::now());
     driver.context.reports.send(Report::Ready);
     driver.run().await

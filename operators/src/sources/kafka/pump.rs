@@ -282,18 +282,23 @@ impl Pump {
         self.assign(partition, from)
     }
 
-    /// Reads a partition from an offset on, and gives its first message (a record, or that there is none), before all
-    /// others follow it into the lane. What else has come with it is given, too.
-    pub(super) fn read_first(
-        &self,
-        partition: &KafkaPartition,
-        from: i64,
-        lane: &Lane,
-        go_on: impl Fn() -> Result<(), BoxError>,
-    ) -> Result<Messages, BoxError> {
+    /// Reads a partition from an offset on, into a queue of its own, until it [joins](Self::join) a lane.
+    pub(super) fn read_apart(&self, partition: &KafkaPartition, from: i64) -> Result<Queue, BoxError> {
         let first = self.queue(|| {})?;
         self.attach(partition, &first)?;
         self.assign(partition, from)?;
+        Ok(first)
+    }
+
+    /// Waits for the first message of a partition that is read apart (a record, or that there is none), and gives it
+    /// with what else has come; all others follow into the lane.
+    pub(super) fn join(
+        &self,
+        partition: &KafkaPartition,
+        first: &Queue,
+        lane: &Lane,
+        go_on: impl Fn() -> Result<(), BoxError>,
+    ) -> Result<Messages, BoxError> {
         let mut messages = Messages::default();
         while first.take(1, NAP, &mut messages) == 0 {
             go_on()?;

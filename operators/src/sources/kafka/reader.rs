@@ -8,7 +8,7 @@ use super::record::KafkaRecord;
 use super::start::{self, Begin, Facts, OutOfRange};
 use super::topics::KafkaPartition;
 use crate::kafka::client::{Questions, aside, passes};
-use crate::kafka::ffi::{Message, Messages};
+use crate::kafka::ffi::{Message, Messages, Queue};
 use crate::sources::rate::Pacer;
 use crate::sources::undecodable::Undecodable;
 use millstream_framework::{BoxError, Error, ErrorKind, Polled, Skipped, SourceReader, SplitBatch, Traffic};
@@ -41,10 +41,19 @@ pub(super) struct Partitions {
     /// The batch at hand, and how far it is.
     batch: Messages,
     at: usize,
+    /// Those that are still to be known again.
+    apart: Vec<Apart>,
     /// What came along while partitions were looked at, to be read before anything in the lane.
     first: Vec<Messages>,
     /// Whether what was restored has been shown to the group.
     shown: bool,
+}
+
+/// A partition that is read into a queue of its own, until its first record is seen to be the last one that was read.
+struct Apart {
+    partition: KafkaPartition,
+    last: LastRecord,
+    first: Queue,
 }
 
 /// A partition.
@@ -95,12 +104,13 @@ impl Partitions {
             met: HashMap::new(),
             batch: Messages::default(),
             at: 0,
+            apart: Vec::new(),
             first: Vec::new(),
             shown: false,
         }
     }
 
-    async fn assign(&mut self, partition: KafkaPartition, from: Option<KafkaOffset>) -> Result<KafkaOffset, BoxError> {
+    fn assign(&mut self, partition: KafkaPartition, from: Option<KafkaOffset>) -> Result<KafkaOffset, BoxError> {
         let facts = self.facts.get(&partition).or_else(|| self.found.get(&partition));
         let facts = facts.ok_or_else(|| start::missing(&partition))?.clone();
         let begin = start::begin(&partition, &facts, from.as_ref(), self.out_of_range)?;
@@ -125,7 +135,7 @@ impl Partitions {
         if assigned.is_done() {
             assigned.finish();
         } else {
-            self.begin(&partition, begin).await?;
+            self.begin(&partition, begin)?;
         }
         let offset = assigned.offset();
         self.index.insert(partition, self.assigned.len());
@@ -133,20 +143,30 @@ impl Partitions {
         Ok(offset)
     }
 
-    /// Has it read, after a look at the record by which it is known again.
-    async fn begin(&mut self, partition: &KafkaPartition, begin: Begin) -> Result<(), BoxError> {
-        let (pump, lane, partition) = (self.pump.clone(), self.lane.clone(), partition.clone());
-        let first = aside(move |called_off| {
-            let Some(last) = begin.last else {
-                pump.read(&partition, begin.next, &lane)?;
-                return Ok(None);
-            };
+    /// Has it read, from the record on by which it is known again.
+    fn begin(&mut self, partition: &KafkaPartition, begin: Begin) -> Result<(), BoxError> {
+        let Some(last) = begin.last else { return self.pump.read(partition, begin.next, &self.lane) };
+        let first = self.pump.read_apart(partition, last.offset)?;
+        self.apart.push(Apart { partition: partition.clone(), last, first });
+        Ok(())
+    }
+
+    /// Waits for the records by which partitions are known again: for those of all at once, since each takes a fetch.
+    async fn know(&mut self) -> Result<(), BoxError> {
+        let (pump, lane, all) = (self.pump.clone(), self.lane.clone(), std::mem::take(&mut self.apart));
+        if all.is_empty() {
+            return Ok(());
+        }
+        let known = aside(move |called_off| {
             let questions = Questions { client: pump.client(), called_off };
-            let first = pump.read_first(&partition, last.offset, &lane, || questions.go_on())?;
-            same(&partition, last, &first)?;
-            Ok(Some(first))
+            let known = all.into_iter().map(|Apart { partition, last, first }| {
+                let first = pump.join(&partition, &first, &lane, || questions.go_on())?;
+                same(&partition, last, &first)?;
+                Ok(first)
+            });
+            known.collect::<Result<Vec<_>, BoxError>>()
         });
-        self.first.extend(first.await?);
+        self.first.extend(known.await?);
         Ok(())
     }
 
@@ -400,11 +420,15 @@ impl<F: KafkaDecode> SourceReader for KafkaReader<F> {
     type Split = KafkaPartition;
     type Offset = KafkaOffset;
 
-    /// Looks at the record by which a partition is known again; waits for brokers that are away.
     async fn assign(&mut self, split: KafkaPartition, from: Option<KafkaOffset>) -> Result<KafkaOffset, BoxError> {
-        let offset = self.partitions.assign(split, from).await?;
+        let offset = self.partitions.assign(split, from)?;
         self.pacer.start();
         Ok(offset)
+    }
+
+    /// Looks at the records by which partitions are known again; waits for brokers that are away.
+    async fn assigned(&mut self) -> Result<(), BoxError> {
+        self.partitions.know().await
     }
 
     async fn ready(&mut self) {
