@@ -9,6 +9,7 @@ use crate::{BoxError, Error, ErrorKind, Name, secret};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::ffi::OsString;
 use std::fmt;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
@@ -224,12 +225,19 @@ impl Job {
         self
     }
 
-    /// The command line of the job: `run`, `check`, `adopt`, `topology` and `checkpoints`. The exit codes are 0
+    /// The command line of the job: `run`, `check`, `adopt`, `offsets`, `topology` and `checkpoints`. The exit codes are 0
     /// finished or stopped, 1 failed, 2 wrong usage, 75 start again after a pause, 77 superseded by another instance,
     /// 78 refused: needs a person.
     #[must_use]
     pub fn main(self) -> ExitCode {
-        crate::cli::main(self, std::env::args_os())
+        self.main_with(std::env::args_os())
+    }
+
+    /// The same for these arguments, of which the first is the name of the program; for tests, and for programs that
+    /// have a command line of their own.
+    #[must_use]
+    pub fn main_with(self, args: impl IntoIterator<Item = impl Into<OsString>>) -> ExitCode {
+        crate::cli::main(self, args.into_iter().map(Into::into))
     }
 
     /// Runs the job in this process until its input has ended; blocks.

@@ -3,9 +3,11 @@
 //! | file | what |
 //! |---|---|
 //! | `settings.rs` | the file, the environment, flags, `--show-config`; secrets |
+//! | `offsets.rs` | `offsets reset`, also where a refusal names it; that commands which refusals name are there |
 //! | `checkpoints.rs` | `checkpoints list`, `show` and `verify`: of damaged directories, and while the job runs |
 
 mod checkpoints;
+mod offsets;
 mod settings;
 
 use crate::common::{Scratch, WordCount};

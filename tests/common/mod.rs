@@ -3,6 +3,7 @@
 
 mod asks;
 mod children;
+mod commands;
 mod inline;
 mod observer;
 mod output;
@@ -11,6 +12,7 @@ mod word_count;
 
 pub(crate) use asks::{Asks, Call};
 pub(crate) use children::{MIB, Process, example, myself, peak};
+pub(crate) use commands::named;
 pub(crate) use inline::{collect, gives, job, refused};
 pub(crate) use observer::Observer;
 pub(crate) use output::{Output, PartName, counted, read_lines, visible};

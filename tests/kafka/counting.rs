@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-const IN: i32 = 4;
+pub(super) const IN: i32 = 4;
 const OUT: i32 = 3;
 const KEYS: u64 = 60;
 
@@ -79,6 +79,14 @@ impl<'a> Counting<'a> {
         command.args(["run", "--brokers", &self.broker.address]);
         command.args(["--input-topic", &self.input, "--output-topic", &self.output]);
         command.arg("--data-dir").arg(data).args(["--checkpoint-interval", "100ms"]).args(flags);
+        command
+    }
+
+    /// Another command of it, such as `offsets reset`.
+    pub(super) fn other(&self, words: &[&str], data: &Path) -> Command {
+        let mut command = example("kafka_count");
+        command.args(words).args(["--brokers", &self.broker.address]);
+        command.args(["--input-topic", &self.input, "--output-topic", &self.output]).arg("--data-dir").arg(data);
         command
     }
 

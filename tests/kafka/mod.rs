@@ -7,6 +7,7 @@
 //! | `places` | where reading starts and stops, new partitions |
 //! | `transactions` | committed, aborted and open ones |
 //! | `refusals` | what would lose or double records |
+//! | `offsets` | `offsets reset` |
 //! | `group` | what the consumer group, metrics and status say |
 //! | `outage` | brokers that are killed, and come back |
 //! | `login` | settings, users, secrets |
@@ -33,6 +34,7 @@ mod kills;
 mod late;
 mod log;
 mod login;
+mod offsets;
 mod outage;
 mod partitions;
 mod places;
@@ -44,7 +46,7 @@ mod sink;
 mod topics;
 mod transactions;
 
-use crate::common::{Scratch, job};
+use crate::common::{Scratch, job, named};
 use broker::Broker;
 use millstream::prelude::*;
 use millstream::sources::kafka::ReadKafka;
@@ -71,14 +73,23 @@ fn run(scratch: &Scratch, read: ReadKafka) -> Vec<u64> {
     sorted(seen.take())
 }
 
-/// That it is refused, with these words.
+/// That it is refused, with these words; all that is said.
 #[track_caller]
-fn is_refused(scratch: &Scratch, read: ReadKafka, said: &[&str]) {
+fn is_refused(scratch: &Scratch, read: ReadKafka, said: &[&str]) -> String {
     let (job, seen) = collecting(scratch, read);
     let error = job.run().expect_err("this is to be refused");
     assert_eq!(error.kind(), millstream::ErrorKind::Refused, "{error}");
     said.iter().for_each(|said| assert!(error.to_string().contains(said), "`{said}` is not in: {error}"));
     assert!(seen.take().is_empty(), "a refusal has let records through");
+    error.to_string()
+}
+
+/// Runs the command `offsets reset` that a refusal names.
+#[track_caller]
+fn obey(scratch: &Scratch, read: ReadKafka, refused: &str) {
+    let command = named(refused, "offsets reset");
+    let done = collecting(scratch, read).0.main_with(["job".to_owned()].into_iter().chain(command));
+    assert_eq!(done, ExitCode::SUCCESS, "{refused}");
 }
 
 /// The error of a job that is not set up well; its text.

@@ -1,7 +1,7 @@
 //! What would lose or double records is refused, with the remedy; and a refusal changes nothing.
 
 use super::broker::{Broker, broker, numbers};
-use super::{collecting, is_refused, plain, run, to_end, up_to, wait_until};
+use super::{collecting, is_refused, obey, plain, run, to_end, up_to, wait_until};
 use crate::common::Scratch;
 use millstream::prelude::*;
 use std::path::Path;
@@ -13,14 +13,32 @@ fn a_topic_that_was_made_again_is_refused() {
     broker.write(numbers(&topic, 0, 0..10));
     assert_eq!(run(&scratch, to_end(broker, &*topic)), up_to(10));
     broker.delete(&topic);
-    is_refused(&scratch, to_end(broker, &*topic), &[&format!("no partition {topic}/0"), "--restore none"]);
+    is_refused(&scratch, to_end(broker, &*topic), &[&format!("no partition {topic}/0"), "--to forget --execute"]);
     broker.make(&topic, 1, &[]);
     // of the same length, even of the same content
     broker.write(numbers(&topic, 0, 0..10));
     let said = [&*format!("{topic}/0 is not the partition"), "deleted and made again", "--restore none"];
-    is_refused(&scratch, to_end(broker, &*topic), &said);
-    // the remedy
+    let refused = is_refused(&scratch, to_end(broker, &*topic), &said);
+    // the remedies
     assert_eq!(run(&Scratch::new(), to_end(broker, &*topic)), up_to(10));
+    obey(&scratch, to_end(broker, &*topic), &refused);
+    assert_eq!(run(&scratch, to_end(broker, &*topic)), up_to(10));
+    assert_eq!(run(&scratch, to_end(broker, &*topic)), up_to(0));
+}
+
+#[test]
+fn a_topic_that_is_gone_is_forgotten_by_order() {
+    let broker = broker();
+    let topics = ["gone", "stays"].map(|name| broker.topic(name, 1, &[]));
+    let scratch = Scratch::new();
+    topics.iter().for_each(|topic| broker.write(numbers(topic, 0, 0..10)));
+    assert_eq!(run(&scratch, to_end(broker, topics.clone())).len(), 20);
+    broker.delete(&topics[0]);
+    broker.write(numbers(&topics[1], 0, 10..15));
+    let read = || to_end(broker, &*topics[1]);
+    let refused = is_refused(&scratch, read(), &[&format!("no partition {}/0", topics[0]), "--to forget"]);
+    obey(&scratch, read(), &refused);
+    assert_eq!(run(&scratch, read()), (10..15).collect::<Vec<_>>());
 }
 
 /// The attempt fails, and the next one finds out why.
@@ -50,9 +68,12 @@ fn another_cluster_is_refused() {
     there.make(&topic, 1, &[]);
     there.write(numbers(&topic, 0, 0..10));
     assert_eq!(run(&scratch, to_end(here, &*topic)), up_to(10));
-    is_refused(&scratch, to_end(&there, &*topic), &["is on the cluster", "name the brokers of that one"]);
+    let said = ["is on the cluster", "name the brokers of that one"];
+    let refused = is_refused(&scratch, to_end(&there, &*topic), &said);
     here.write(numbers(&topic, 0, 10..12));
     assert_eq!(run(&scratch, to_end(here, &*topic)), [10, 11]);
+    obey(&scratch, to_end(&there, &*topic), &refused);
+    assert_eq!(run(&scratch, to_end(&there, &*topic)), up_to(10));
 }
 
 /// Removes what a stopped broker has of a partition, as a disk that was lost would; the topic stays what it was.
@@ -82,7 +103,9 @@ fn a_log_that_was_cut_off_is_refused_also_when_it_has_grown_again() {
     let said = [&*format!("{topic}/0 is not the partition"), "the record at offset 9 has", "--restore none"];
     is_refused(&scratch, to_end(&broker, &*topic), &said);
     let lenient = to_end(&broker, &*topic).when_out_of_range(OutOfRange::Earliest);
-    is_refused(&scratch, lenient, &["the record at offset 9 has"]);
+    let refused = is_refused(&scratch, lenient, &["the record at offset 9 has"]);
+    obey(&scratch, to_end(&broker, &*topic), &refused);
+    assert_eq!(run(&scratch, to_end(&broker, &*topic)), [(0..4).collect::<Vec<_>>(), (100..120).collect()].concat());
 }
 
 #[test]
@@ -105,9 +128,13 @@ fn what_was_thrown_away_before_it_was_read_is_refused_unless_told_otherwise() {
     throw_away(25);
     let said = [&*format!("{topic}/0 begins at offset 25"), "goes on with 20", "up to 5 records", "retention.ms"];
     is_refused(&scratch, to_end(broker, &*topic), &said);
-    is_refused(&scratch, to_end(broker, &*topic), &["OutOfRange::Earliest"]);
+    let refused = is_refused(&scratch, to_end(broker, &*topic), &["OutOfRange::Earliest"]);
+    let other = Scratch::new();
+    crate::common::copy_directory(scratch.path(), other.path());
     let lenient = to_end(broker, &*topic).when_out_of_range(OutOfRange::Earliest);
     assert_eq!(run(&scratch, lenient), (25..40).collect::<Vec<_>>());
+    obey(&other, to_end(broker, &*topic), &refused);
+    assert_eq!(run(&other, to_end(broker, &*topic)), (25..40).collect::<Vec<_>>());
 }
 
 /// What compaction removes is missed by nobody, also where it was the last record read.

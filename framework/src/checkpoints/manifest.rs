@@ -30,6 +30,9 @@ pub(crate) struct Manifest {
     pub(crate) attempt: Attempt,
     /// The checkpoint whose state and offsets this one continues; none for a genesis.
     pub(crate) parent: Option<Digest>,
+    /// Of the checkpoint with which the job got its name: what it was before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) formerly: Option<Former>,
     /// Where it was decided.
     pub(crate) decision: DecisionMode,
     /// When, by the clock of the machine; for people only.
@@ -62,6 +65,15 @@ pub(crate) enum DecisionMode {
     Directory,
     /// In the log of sinks: a record that names the manifest by its hash is the decision.
     Log(LogId),
+}
+
+/// A job before it was renamed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Former {
+    /// Its name.
+    pub(crate) job: String,
+    /// Where its checkpoints were decided, the one with which it was renamed included.
+    pub(crate) decision: DecisionMode,
 }
 
 /// The offsets of one source.
@@ -235,6 +247,7 @@ impl Manifest {
             epoch,
             attempt,
             parent,
+            formerly: None,
             decision,
             created_ms,
             topology,
@@ -246,6 +259,15 @@ impl Manifest {
             gates: all.gates.into_iter().filter_map(gate).collect(),
             sinks: all.sinks.into_iter().filter_map(sink).collect(),
         })
+    }
+
+    /// The checkpoint that continues this one, though nothing has run: what this one has not made visible yet is to be
+    /// finished before it is decided.
+    pub(crate) fn continued(&self, own: &Digest, head: (Epoch, Attempt), decision: DecisionMode, now_ms: u64) -> Self {
+        let (epoch, attempt) = head;
+        let parent = Some(own.clone());
+        let sinks = Vec::new();
+        Self { epoch, attempt, parent, formerly: None, decision, created_ms: now_ms, sinks, ..self.clone() }
     }
 
     /// All files this checkpoint needs, those of deltas and bases that earlier checkpoints wrote included.

@@ -34,8 +34,6 @@ pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     /// How many time-outs of one checkpoint are only warned of.
     pub(crate) tolerated_failures: u32,
-    /// Whether to end with the checkpoint that is taken before records flow, or at once if there is none to take.
-    pub(crate) only_first: bool,
 }
 
 /// Whoever acks: a subtask, by a number that the runtime gives it.
@@ -314,9 +312,7 @@ impl Coordinator {
         }
         self.phase = Phase::Idle;
         self.began = now;
-        if self.settings.only_first {
-            self.is_stopping = !self.is_held;
-        } else if !self.is_held && !self.is_stopping {
+        if !self.is_held && !self.is_stopping {
             out.push(Command::Run);
         }
     }
@@ -327,7 +323,7 @@ impl Coordinator {
         let is_last = self.is_stopping || (all_ended && !self.is_held);
         if self.is_held && !self.is_stopping {
             // 0. Before any record.
-            return self.begin(now, self.settings.only_first, out);
+            return self.begin(now, false, out);
         }
         let has_more = self.has_progress || (all_ended && self.is_owing);
         if !has_more {

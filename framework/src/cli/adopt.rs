@@ -1,5 +1,5 @@
 //! `adopt`: makes a job go on from a checkpoint of its directory, whatever the log of its sinks says, and does not run
-//! it. That is a decision like any other: a checkpoint that continues the chosen one, taken before records flow.
+//! it. That is a decision like any other: a checkpoint that continues the chosen one.
 
 use crate::checkpoints::{Directory, Restore, newest_decided};
 use crate::runtime;
@@ -14,9 +14,8 @@ pub(crate) fn run(mut job: Job, id: Option<Epoch>, print: &mut dyn FnMut(&str)) 
             format!("{} has no checkpoint that was decided for sure: there is nothing to adopt", directory.place());
         Error::new(ErrorKind::Usage, text)
     })?;
-    (job.settings.restore, job.settings.allow_duplicates, job.settings.only_first) = (Restore::Id(id), true, true);
-    runtime::run(job)?;
-    let now = directory.list()?.manifests.last().map_or(id, |newest| newest.epoch);
+    (job.settings.restore, job.settings.allow_duplicates) = (Restore::Id(id), true);
+    let now = runtime::adopt(job)?;
     print(&match now == id {
         true => format!("checkpoint {id} is what the job goes on from already\n"),
         false => format!("adopted checkpoint {id} as {now}: the next run goes on from it\n"),

@@ -2,9 +2,11 @@
 //! pipeline has flags of its own, a second time for those (`own.rs`). What flags settings have is `config/table.rs`'s.
 
 use super::checkpoints::Inspect;
+use super::offsets::Reset;
 use super::own;
 use super::show_config::Form;
 use crate::config::{SETTINGS, Setting, Takes, assignment};
+use crate::runtime::{To, Wanted};
 use crate::topology::Format;
 use crate::values::Origin;
 use crate::{Epoch, Error, Job};
@@ -23,6 +25,8 @@ pub(crate) enum Cli {
     Topology(Box<Job>, Format),
     /// Go on from a checkpoint, by its number, whatever the log of its sinks says.
     Adopt(Box<Job>, Option<Epoch>),
+    /// Change where a source goes on.
+    Reset(Box<Job>, Reset),
     /// See whether it could run; with its brokers.
     Check(Box<Job>, bool),
     /// Look at its checkpoints.
@@ -88,6 +92,23 @@ struct AdoptArgs {
 }
 
 #[derive(Debug, Args)]
+struct ResetArgs {
+    /// A source, by its name [default: the one that has the splits, or the only one]
+    #[arg(id = "millstream.source", long = "source", value_name = "NAME")]
+    source: Option<String>,
+    /// A split of it, such as TOPIC/PARTITION or a file; may be given more than once [default: all]
+    #[arg(id = "millstream.split", long = "split", value_name = "SPLIT")]
+    splits: Vec<String>,
+    /// Where to go on: at the oldest record, after the newest, at a time (RFC 3339), or at an offset; or forget the
+    /// split, which is read as a new one if it is there
+    #[arg(id = "millstream.to", long = "to", value_name = "earliest|latest|TIME|NUMBER|forget")]
+    to: To,
+    /// Do it; without this, only say what would change
+    #[arg(id = "millstream.execute", long = "execute")]
+    execute: bool,
+}
+
+#[derive(Debug, Args)]
 struct CheckArgs {
     /// Try out, too, whether the brokers that exactly-once sinks write to keep what that rests on
     #[arg(id = "millstream.broker", long = "broker")]
@@ -145,6 +166,11 @@ fn command(job: &Job, relax: impl Fn(Command) -> Command) -> Command {
                  what was written since that checkpoint may be written again";
     let adopt = all(own(Command::new("adopt").about(adopt)), |s| !["restore", "allow_duplicates"].contains(&s.key));
     let adopt = SetArgs::augment_args(ConfigArgs::augment_args(AdoptArgs::augment_args(adopt)));
+    let reset = "Change where a source goes on: a new checkpoint with the state of the newest one and other offsets; \
+                 shows what would change, and with --execute changes it";
+    let reset = all(own(Command::new("reset").about(reset)), |s| !["restore", "allow_duplicates"].contains(&s.key));
+    let reset = SetArgs::augment_args(ConfigArgs::augment_args(ResetArgs::augment_args(reset)));
+    let offsets = Command::new("offsets").about("Change where the sources of the job go on, while it does not run");
     let check = own(Command::new("check").about("See whether the job could run, and do not run it"));
     let check = SetArgs::augment_args(ConfigArgs::augment_args(CheckArgs::augment_args(check)));
     Command::new(job.name.clone())
@@ -155,6 +181,7 @@ fn command(job: &Job, relax: impl Fn(Command) -> Command) -> Command {
         .subcommand(topology)
         .subcommand(check)
         .subcommand(adopt)
+        .subcommand(offsets.subcommand_required(true).arg_required_else_help(true).subcommand(reset))
         .subcommand(checkpoints(job))
 }
 
@@ -211,6 +238,15 @@ impl Cli {
                 let job = own::read(layers(job, matches)?, &strict, &args, matches)?.named()?;
                 Ok(Self::Adopt(Box::new(job), AdoptArgs::from_arg_matches(matches)?.epoch))
             }
+            Some(("offsets", matches)) => match matches.subcommand() {
+                Some((_, matches)) => {
+                    let job = own::read(layers(job, matches)?, &strict, &args, matches)?.named()?;
+                    let ResetArgs { source, splits, to, execute } = ResetArgs::from_arg_matches(matches)?;
+                    let wanted = Wanted { source, splits, to };
+                    Ok(Self::Reset(Box::new(job), Reset { wanted, executes: execute }))
+                }
+                None => Err(missing(strict)),
+            },
             Some(("check", matches)) => {
                 let job = own::read(layers(job, matches)?, &strict, &args, matches)?.named()?;
                 Ok(Self::Check(Box::new(job), CheckArgs::from_arg_matches(matches)?.broker))

@@ -7,6 +7,7 @@
 //! | `show.rs` | what a person sees while a job runs |
 //! | `show_config.rs` | `run --show-config` |
 //! | `adopt.rs` | `adopt`: a checkpoint to go on from, whatever a log says |
+//! | `offsets.rs` | `offsets reset`: where a source is to go on |
 //! | `check.rs` | `check`: whether the job could run |
 //! | `checkpoints.rs` | `checkpoints list`, `show`, `verify` |
 
@@ -14,6 +15,7 @@ mod adopt;
 mod args;
 mod check;
 mod checkpoints;
+mod offsets;
 mod own;
 mod show;
 mod show_config;
@@ -49,6 +51,7 @@ fn execute(cli: Cli) -> Result<(), Error> {
         Cli::ShowConfig(job, form) => print(&show_config::show(&job, form)?),
         Cli::Topology(job, format) => print(&job.plan()?.describe(&job.name, format)),
         Cli::Adopt(job, id) => return adopt::run(*job, id, &mut |text| print(text)),
+        Cli::Reset(job, reset) => return offsets::run(*job, &reset, &mut |text| print(text)),
         Cli::Check(job, broker) => return check::run(&job, broker, &mut |text| print(text)),
         Cli::Checkpoints(job, inspect) => return checkpoints::run(&job, inspect, &mut |text| print(text)),
     }

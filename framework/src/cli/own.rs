@@ -17,16 +17,15 @@ use std::ffi::OsString;
 
 /// That no flag of the pipeline is one that every job has.
 pub(super) fn no_clash(job: &Job, all: &Command) -> Result<(), Error> {
-    let all_longs = |command: &str| {
-        let command = all.find_subcommand(command);
-        command.into_iter().flat_map(Command::get_arguments).filter_map(Arg::get_long).collect::<Vec<_>>()
-    };
+    let commands = || all.get_subcommands().flat_map(|one| std::iter::once(one).chain(one.get_subcommands()));
     for own in args(job.flags).iter().filter_map(Arg::get_long) {
-        let is_taken = |command| all_longs(command).iter().filter(|long| **long == own).count() > 1;
-        if is_taken("run") || is_taken("topology") {
+        let longs =
+            |command: &Command| command.get_arguments().filter_map(Arg::get_long).filter(|long| *long == own).count();
+        if let Some(command) = commands().find(|command| longs(command) > 1) {
             let text = format!(
-                "the pipeline has a flag --{own}, and so has every job: rename the field, or give it \
-                                another name for the command line with `#[arg(long = \"..\")]`"
+                "the pipeline has a flag --{own}, and so has every job (the command `{}`): rename the field, or give \
+                 it another name for the command line with `#[arg(long = \"..\")]`",
+                command.get_name()
             );
             return Err(Error::new(ErrorKind::Topology, text));
         }
@@ -54,7 +53,7 @@ pub(super) fn read(mut job: Job, all: &Command, line: &[OsString], given: &ArgMa
     // by the name of the flag: the key it stands for
     let mut lent: BTreeMap<String, &String> = BTreeMap::new();
     let mut taken = Vec::new();
-    let (command, rest) = line.split_at(line.len().min(2));
+    let (command, rest) = line.split_at(words(all, line));
     let mut line = command.to_vec();
     for (key, value) in weaker.entries() {
         let Some(arg) = args.iter().find(|arg| is_same(key, arg.get_id().as_str())) else { continue };
@@ -69,7 +68,7 @@ pub(super) fn read(mut job: Job, all: &Command, line: &[OsString], given: &ArgMa
     let mut command = all.clone();
     let matches = command.try_get_matches_from_mut(&line);
     let matches = matches.map_err(|error| misfit(error, &args, &lent, &weaker))?;
-    let Some((_, matches)) = matches.subcommand() else { return Ok(job) };
+    let matches = innermost(&matches);
     let tree = (flags.read)(matches).map_err(|e| command.error(clap::error::ErrorKind::ValueValidation, e))?;
     let mut values = Values::default();
     for (key, value) in tree.as_object().into_iter().flatten() {
@@ -90,6 +89,20 @@ pub(super) fn read(mut job: Job, all: &Command, line: &[OsString], given: &ArgMa
     }
     job.pipeline = values;
     Ok(job)
+}
+
+/// How many words a command line has up to its command, that included: `orders offsets reset` has three.
+fn words(all: &Command, line: &[OsString]) -> usize {
+    let mut command = Some(all);
+    let mut is_command = |word: &&OsString| {
+        command = command.and_then(|command| command.find_subcommand(word.as_os_str()));
+        command.is_some()
+    };
+    line.len().min(1 + line.iter().skip(1).take_while(|word| is_command(word)).count())
+}
+
+fn innermost(matches: &ArgMatches) -> &ArgMatches {
+    matches.subcommand().map_or(matches, |(_, inner)| innermost(inner))
 }
 
 /// What is written on a command line for a value; none if it cannot be.

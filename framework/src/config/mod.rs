@@ -49,8 +49,6 @@ pub(crate) struct Settings {
     pub(crate) restore: Restore,
     /// Whether results may become visible twice.
     pub(crate) allow_duplicates: bool,
-    /// Whether to end before records flow, once it is decided what to go on from: `adopt`.
-    pub(crate) only_first: bool,
     /// What happens when an attempt fails.
     pub(crate) restart: RestartPolicy,
     /// Where those came from that somebody set, by key.
@@ -79,7 +77,6 @@ impl Settings {
             watermark_drift: Some(Duration::from_mins(1)),
             restore: Restore::Latest,
             allow_duplicates: false,
-            only_first: false,
             restart: RestartPolicy::default(),
             origins: BTreeMap::new(),
         }

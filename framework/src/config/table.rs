@@ -336,7 +336,6 @@ mod tests {
             allow_duplicates: _,
             restart: RestartPolicy { attempts: _, pause: _, pause_max: _ },
             // not settings
-            only_first: _,
             origins: _,
         } = Settings::new("job");
         assert_eq!(SETTINGS.len(), 16);

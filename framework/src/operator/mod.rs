@@ -45,7 +45,9 @@ pub(crate) use process::Moment;
 pub use process::{Context, Process};
 pub use sink::{Sink, SinkContext, SinkWriter, Visible};
 pub use skipped::Skipped;
-pub use source::{OffsetOf, Polled, RecordOf, Source, SourceContext, SourceReader, Split, SplitBatch, SplitOf};
+pub use source::{
+    OffsetOf, Polled, RecordOf, ResetPlace, ResetTo, Source, SourceContext, SourceReader, Split, SplitBatch, SplitOf,
+};
 pub use split::{BySplit, SplitReader, SplitSource};
 pub use step::{
     Boxed, Chain, Collect, Filter, FilterMap, FlatMap, FlatMapInto, Fused, Inspect, Map, OrFail, OrSkip, Own, Step,

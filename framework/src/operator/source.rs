@@ -8,7 +8,7 @@
 //! If waiting for data and taking it are one call in your client, write a [`SplitSource`](crate::SplitSource) instead.
 
 use crate::operator::{Traffic, Trouble};
-use crate::{Attempt, Batch, BoxError, Data, Timestamp};
+use crate::{Attempt, Batch, BoxError, Data, Error, ErrorKind, Timestamp};
 use std::fmt;
 
 /// What names a part of a source that is read in order. It stands in manifests, so it must mean the same tomorrow.
@@ -41,6 +41,27 @@ pub trait Source: Send + Sync + 'static {
     /// As for [`splits`](Source::splits).
     async fn open(&self, cx: &SourceContext) -> Result<Self::Reader, BoxError>;
 
+    /// Where these splits, which a checkpoint has read up to these offsets, are to be read from by the order of a
+    /// person (the command `offsets reset`): a place for each, in their order. Nothing runs meanwhile, no reader is
+    /// open, and nothing is to be changed; it may be asked once for a plan and once more to carry it out. The splits
+    /// need not be what the checkpoint has read: to go on with a file or a topic that was made again is what this is
+    /// for, so the offsets given have to be those of what is there now. One call of whatever the source asks serves all
+    /// splits.
+    ///
+    /// By default a source cannot do this.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), saying which places there are, for one that there is not; and for
+    /// a split that is gone, of which only the order to forget it makes sense, which needs no source.
+    async fn reset(
+        &self,
+        splits: &[(SplitOf<Self>, OffsetOf<Self>)],
+        to: ResetTo,
+    ) -> Result<Vec<ResetPlace<OffsetOf<Self>>>, BoxError> {
+        let _ = (splits, to);
+        Err(cannot_reset())
+    }
+
     /// Whether the reader gives each record its event time.
     fn has_event_time(&self) -> bool {
         false
@@ -50,6 +71,35 @@ pub trait Source: Send + Sync + 'static {
     fn reads_ahead(&self) -> bool {
         false
     }
+}
+
+/// Apart from what is compiled per source.
+pub(super) fn cannot_reset() -> BoxError {
+    let text =
+        "this source cannot be set to another place; it can be made to `forget` splits, which are then read anew";
+    Error::new(ErrorKind::Usage, text).into()
+}
+
+/// Where a person wants splits to be read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetTo {
+    /// The oldest record there is.
+    Earliest,
+    /// What comes after all that is there now.
+    Latest,
+    /// The first record of this time or a later one; the end, if there is none.
+    At(Timestamp),
+    /// This offset, as the source counts them.
+    Number(u64),
+}
+
+/// Where a split is to be read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResetPlace<O> {
+    /// The offset of the next record.
+    pub offset: O,
+    /// What that means, for people: `up to 12 records are read again`.
+    pub what: String,
 }
 
 /// Reads all the splits of one subtask.

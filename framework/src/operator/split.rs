@@ -3,7 +3,8 @@
 //! The future of `next_batch` is never dropped half way: it is kept across barriers, and what it brought is handed out
 //! when it is done.
 
-use crate::operator::{Polled, Source, SourceContext, SourceReader, Split, SplitBatch};
+use crate::operator::source::cannot_reset;
+use crate::operator::{Polled, ResetPlace, ResetTo, Source, SourceContext, SourceReader, Split, SplitBatch};
 use crate::{BoxError, Data};
 use futures::FutureExt;
 use futures::future::{LocalBoxFuture, poll_fn};
@@ -32,6 +33,19 @@ pub trait SplitSource: Send + Sync + 'static {
         split: &Self::Split,
         from: Option<<Self::Reader as SplitReader>::Offset>,
     ) -> Result<Self::Reader, BoxError>;
+
+    /// Where splits are to be read from by the order of a person; see [`Source::reset`].
+    ///
+    /// # Errors
+    /// See [`Source::reset`].
+    async fn reset(
+        &self,
+        splits: &[(Self::Split, <Self::Reader as SplitReader>::Offset)],
+        to: ResetTo,
+    ) -> Result<Vec<ResetPlace<<Self::Reader as SplitReader>::Offset>>, BoxError> {
+        let _ = (splits, to);
+        Err(cannot_reset())
+    }
 }
 
 /// Reads one split.
@@ -74,6 +88,13 @@ impl<S: SplitSource> Source for BySplit<S> {
     }
     async fn open(&self, _: &SourceContext) -> Result<SplitReaders<S>, BoxError> {
         Ok(SplitReaders { source: self.0.clone(), lanes: Vec::new(), next: 0 })
+    }
+    async fn reset(
+        &self,
+        splits: &[(S::Split, <S::Reader as SplitReader>::Offset)],
+        to: ResetTo,
+    ) -> Result<Vec<ResetPlace<<S::Reader as SplitReader>::Offset>>, BoxError> {
+        self.0.reset(splits, to).await
     }
 }
 

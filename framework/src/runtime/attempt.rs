@@ -9,8 +9,8 @@ use super::status::Phase;
 use super::wiring::{Common, Switchboard, reads_ahead, wire};
 use super::worker::{self, Shared};
 use crate::checkpoints::{
-    Command, Coordinator, Event, Head, Log, Manifest, Part, Participant, Restore, Settings, SplitSnapshot, Store,
-    collect,
+    Command, Coordinator, Event, Head, Log, Manifest, Part, Participant, RECORD_VERSION, Restore, Settings,
+    SplitSnapshot, Store, collect,
 };
 use crate::config::{self, Budget};
 use crate::failpoint::failpoint;
@@ -44,6 +44,25 @@ pub(crate) struct Session {
     pub(crate) instance: Instance,
     pub(crate) right: Cell<Right>,
     pub(crate) control: Control,
+}
+
+impl Session {
+    /// That of a process which holds the directory and has fenced nobody.
+    pub(crate) fn new(job: Job, store: Store, control: Control) -> Self {
+        let (instance, right) = (Instance(uuid::Uuid::new_v4()), Cell::new(Right::None));
+        Self { job, store: Arc::new(store), instance, right, control }
+    }
+
+    /// The record that decides a checkpoint.
+    pub(crate) fn record(
+        &self,
+        attempt: Attempt,
+        epoch: Epoch,
+        (manifest, parent): (Digest, Option<Digest>),
+    ) -> Progress {
+        let (job, instance) = (self.job.name.clone(), self.instance);
+        Progress { version: RECORD_VERSION, job, instance, attempt, epoch, manifest, parent }
+    }
 }
 
 /// A job that has decided nothing for so long looks whether it is still its own: whoever takes over one that has
@@ -163,7 +182,6 @@ fn timing(settings: &config::Settings) -> Settings {
         min_pause: settings.checkpoint_pause,
         timeout: settings.checkpoint_timeout,
         tolerated_failures: settings.tolerated_timeouts,
-        only_first: settings.only_first,
     }
 }
 
@@ -462,15 +480,7 @@ impl<'a> Running<'a> {
     async fn commit(&mut self, epoch: Epoch) -> Result<(), Error> {
         let common = &self.shared.common;
         let Some(manifest) = self.newest.clone() else { return Ok(()) };
-        let progress = Progress {
-            version: 1,
-            job: common.job.to_string(),
-            instance: self.session.instance,
-            attempt: common.attempt,
-            epoch,
-            manifest,
-            parent: self.parent.clone(),
-        };
+        let progress = self.session.record(common.attempt, epoch, (manifest, self.parent.clone()));
         match self.log.commit(&progress).await {
             Decided::Committed => {
                 failpoint("checkpoint-decided");

@@ -12,6 +12,8 @@
 //! | `handle.rs`, `status.rs` | the job as a program sees it that embeds it |
 //! | `metrics.rs` | what is published for monitoring: the list, and the hand that publishes |
 //! | `control.rs` | what the job shares with those who watch and command it |
+//! | `lone.rs` | one decision without a run, for commands |
+//! | `reset.rs` | what such a decision changes of the offsets of a source |
 //! | `solo.rs` | all subtasks of a plan in the calling thread, for tests |
 //!
 //! The coordinator runs on a thread of its own, apart from the workers and from who started the job.
@@ -19,10 +21,12 @@
 mod attempt;
 mod control;
 mod handle;
+mod lone;
 mod metrics;
 mod ownership;
 mod poison;
 mod recovery;
+mod reset;
 mod solo;
 mod status;
 mod supervise;
@@ -32,7 +36,9 @@ mod worker;
 pub(crate) use control::Control;
 pub use handle::JobHandle;
 pub(crate) use handle::{run, start};
+pub(crate) use lone::{adopt, reset};
 pub(crate) use ownership::decider;
+pub(crate) use reset::{To, Wanted};
 pub(crate) use solo::Solo;
 pub use status::{CheckpointStatus, JobStatus, OperatorStatus, Phase, Role};
 pub(crate) use supervise::launch;

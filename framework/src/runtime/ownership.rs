@@ -8,6 +8,7 @@
 
 use super::attempt::{Order, Session};
 use crate::checkpoints::{Decision, Facts, Log, Manifest, RECORD_VERSION, Record, hint, refuse_gone};
+use crate::config::Settings;
 use crate::failpoint::failpoint;
 use crate::operator::{Decided, Decider, DecisionLog, Digest, LogContext, Progress};
 use crate::topology::{Kind, Plan};
@@ -52,27 +53,33 @@ pub(crate) fn decider(plan: &Plan) -> Result<Option<Arc<dyn Decider>>, Error> {
     Ok(first.map(|(decider, _)| decider))
 }
 
-/// Steps 0, 1, 3 and 4: opens the log, makes sure that nobody else can decide, and notes in the facts what is decided.
-///
-/// # Errors
-/// [`Superseded`](ErrorKind::Superseded), [`Busy`](ErrorKind::Busy) if this process yields, refusals, and those of the
-/// log.
-pub(crate) async fn take(
-    session: &Session,
-    decider: &dyn Decider,
-    attempt: Attempt,
-    order: &Order,
-    facts: &mut Facts,
-) -> Result<Box<dyn DecisionLog>, Error> {
-    let settings = &session.job.settings;
-    let cx = LogContext {
-        job: session.job.name.clone(),
+/// The log of a job, of this name and with these settings.
+pub(crate) fn context(job: &str, settings: &Settings, attempt: Attempt) -> LogContext {
+    LogContext {
+        job: job.to_owned(),
         attempt,
         checkpoint_interval: settings.checkpoint_interval,
         checkpoint_timeout: settings.checkpoint_timeout,
+    }
+}
+
+/// Steps 0 and 1: opens the log, and notes in the facts what it says as far as that can be told without harm to
+/// anybody. None if there is none, and none is to be made.
+///
+/// # Errors
+/// [`Superseded`](ErrorKind::Superseded), refusals, and those of the log.
+pub(crate) async fn look(
+    session: &Session,
+    decider: &dyn Decider,
+    attempt: Attempt,
+    (order, makes): (&Order, bool),
+    facts: &mut Facts,
+) -> Result<Option<Box<dyn DecisionLog>>, Error> {
+    let cx = context(&session.job.name, &session.job.settings, attempt);
+    let is_lost = facts.expects_a_record() && !order.allow_duplicates;
+    let Some(log) = decider.open(&cx, makes && !is_lost).await? else {
+        return if is_lost { Err(refuse_gone(facts)) } else { Ok(None) };
     };
-    let create = !facts.expects_a_record() || order.allow_duplicates;
-    let log = decider.open(&cx, create).await?.ok_or_else(|| refuse_gone(facts))?;
     let id = log.id();
     tracing::debug!(log = %id, "opened the decision log");
     // 0. or 1. whose is it? Without harm to anybody
@@ -80,12 +87,19 @@ pub(crate) async fn take(
     if session.right.get() == Right::Claimed {
         superseded(session, newest.as_ref())?;
     } else {
-        facts.record = Some(Record { id: id.clone(), newest });
+        facts.record = Some(Record { id, newest });
         hint(facts).map_or(Ok(()), Err)?;
     }
     failpoint("recovery-looked");
     tracing::debug!("looked whose the job is");
-    // 3. and 4. from here on it is nobody else's
+    Ok(Some(log))
+}
+
+/// Steps 3 and 4: makes sure that nobody else can decide, and notes in the facts what is decided.
+///
+/// # Errors
+/// [`Superseded`](ErrorKind::Superseded), and those of the log.
+pub(crate) async fn fence(session: &Session, log: &dyn DecisionLog, facts: &mut Facts) -> Result<(), Error> {
     log.fence().await?;
     if session.right.get() == Right::None {
         session.right.set(Right::Fenced);
@@ -97,10 +111,10 @@ pub(crate) async fn take(
     if session.right.get() == Right::Claimed {
         superseded(session, newest.as_ref())?;
     }
-    let restored = newest.as_ref().map(|r| r.epoch);
+    let (id, restored) = (log.id(), newest.as_ref().map(|r| r.epoch));
     tracing::info!(log = %id, recorded = restored, "the decision log is this process's");
     facts.record = Some(Record { id, newest });
-    Ok(log)
+    Ok(())
 }
 
 /// Step 6: says whose the job is, by the record that this process goes on from. Without one the first checkpoint does.

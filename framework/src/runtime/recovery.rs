@@ -9,7 +9,7 @@ use crate::key::KEY_GROUPS;
 use crate::operator::{Digest, SinkContext, Traffic, Visible};
 use crate::state::snapshot::OperatorStates;
 use crate::topology::{Kind, Plan, SinkNode};
-use crate::{Attempt, Epoch, Error};
+use crate::{Attempt, Epoch, Error, clock};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,6 +45,28 @@ fn sink_error(error: crate::BoxError, name: &str) -> Error {
     Error::from_user(error, format!("sink `{name}`"))
 }
 
+/// What a recovery may do to find out what to resume from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Nothing that others notice: nobody is fenced, and of a log of sinks counts what it says without that, a decision
+    /// under way included.
+    Look,
+    /// Fence all others, and make the log of the sinks if there is none.
+    Make,
+}
+
+/// What a job is to resume from, before anything is changed.
+pub(crate) struct Examined {
+    listing: Listing,
+    /// What the sinks show, by node.
+    shown: Vec<(usize, Visible)>,
+    facts: Facts,
+    pub(crate) decision: Decision,
+    pub(crate) restored: Option<(Arc<Manifest>, Digest)>,
+    operators: Vec<OperatorStates>,
+    log: Log,
+}
+
 /// Recovers a job from what was listed (step 2): nothing runs yet, and when this returns all is as the restored
 /// checkpoint says.
 pub(crate) async fn recover_job(
@@ -54,32 +76,74 @@ pub(crate) async fn recover_job(
     order: &Order,
     listing: Listing,
 ) -> Result<Recovered, Error> {
+    let examined = examine(session, plan, (attempt, order), listing, Access::Make).await?;
+    settle(session, plan, attempt, examined).await
+}
+
+impl Examined {
+    /// The checkpoint that continues what is to be restored, though nothing has run; none if nothing is.
+    pub(crate) fn continued(&self, attempt: Attempt) -> Option<Manifest> {
+        let (manifest, digest) = self.restored.as_ref()?;
+        let epoch = match self.decision {
+            Decision::Restore { announce: Some(next), .. } => next,
+            _ => manifest.epoch.saturating_add(1),
+        };
+        Some(manifest.continued(digest, (epoch, attempt), self.log.mode(), clock::wall_ms()))
+    }
+}
+
+/// Steps 2 to 5: finds out what to resume from, of what was listed.
+pub(crate) async fn examine(
+    session: &Session,
+    plan: &Plan,
+    (attempt, order): (Attempt, &Order),
+    listing: Listing,
+    access: Access,
+) -> Result<Examined, Error> {
     let store = &session.store;
     let decider = ownership::decider(plan)?;
     let mut facts = Facts::new(store.data_dir().display().to_string(), &listing, order.restore, order.allow_duplicates);
-    let mut listed = Vec::new();
+    let mut shown = Vec::new();
     for (node, name, sink) in sinks(plan) {
         let cx = sink_context(store.job(), name, plan.parallelism(node), attempt);
         let visible = sink.inspect(&cx).await.map_err(|e| sink_error(e, name))?;
         facts.sinks_show |= visible.newest.is_some();
         facts.sinks.push(Shown { sink: name.into(), visible: visible.clone() });
-        listed.push((node, visible));
+        shown.push((node, visible));
     }
     failpoint("recovery-listed");
     // 0., 3. and 4. nobody else can decide any more, and what was decided is known
     let log = match decider {
-        Some(decider) => Log::Sinks(ownership::take(session, &*decider, attempt, order, &mut facts).await?),
-        None => Log::Directory(store.clone()),
+        Some(decider) => {
+            ownership::look(session, &*decider, attempt, (order, access == Access::Make), &mut facts).await?
+        }
+        None => None,
     };
+    if let Some(log) = log.as_deref().filter(|_| access != Access::Look) {
+        ownership::fence(session, log, &mut facts).await?;
+    }
+    let log = log.map_or_else(|| Log::Directory(store.clone()), Log::Sinks);
     // 5. decide, and verify before anything is touched
     let decision = decide(store, &listing, &mut facts)?;
     let restored = match &decision {
         Decision::Restore { digest, .. } => listing.find(digest).map(|m| (Arc::new(m.clone()), digest.clone())),
         _ => None,
     };
-    let manifest = restored.as_ref().map(|(manifest, _)| manifest.clone());
-    let operators = fit(plan, manifest.as_deref())?;
+    let operators = fit(plan, restored.as_ref().map(|(manifest, _)| &**manifest))?;
     failpoint("recovery-decided");
+    Ok(Examined { listing, shown, facts, decision, restored, operators, log })
+}
+
+/// Steps 6 and 7: the job is this process's, and all is as the restored checkpoint says.
+pub(crate) async fn settle(
+    session: &Session,
+    plan: &Plan,
+    attempt: Attempt,
+    examined: Examined,
+) -> Result<Recovered, Error> {
+    let Examined { listing, shown, facts, decision, restored, operators, log } = examined;
+    let store = &session.store;
+    let manifest = restored.as_ref().map(|(manifest, _)| manifest.clone());
     // 6. from here on the job is this process's
     ownership::claim(session, &log, attempt, (&facts, &decision), restored.as_ref()).await?;
     failpoint("recovery-claimed");
@@ -96,7 +160,7 @@ pub(crate) async fn recover_job(
         Start::Take(first) => (first, first > 0),
         Start::After(epoch) => (epoch + 1, false),
     };
-    let mut uncleaned = listed;
+    let mut uncleaned = shown;
     if !goes_back {
         clean(plan, store.job(), attempt, std::mem::take(&mut uncleaned)).await?;
     }

@@ -8,11 +8,8 @@ use super::poison::{Failure, verdict};
 use super::status::Phase;
 use crate::checkpoints::Store;
 use crate::guard::message;
-use crate::operator::Instance;
 use crate::{Error, ErrorKind, Job, spawn};
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
@@ -36,14 +33,8 @@ fn run(job: Job, control: &Control, begun: oneshot::Sender<()>) -> Result<(), Er
     let runtime = runtime.map_err(|e| Error::new(ErrorKind::Io, "cannot start the coordinator").because(e))?;
     // mistakes in building, and secrets that are missing, show before a directory is made
     job.plan()?.graph.read_secrets()?;
-    let store = Arc::new(Store::open(&job.settings.data_dir, &job.name)?);
-    let session = Session {
-        job,
-        store,
-        instance: Instance(uuid::Uuid::new_v4()),
-        right: Cell::new(Right::None),
-        control: control.clone(),
-    };
+    let store = Store::open(&job.settings.data_dir, &job.name)?;
+    let session = Session::new(job, store, control.clone());
     // nobody listens when nobody wants a handle
     let _ = begun.send(());
     runtime.block_on(supervise(&session))

@@ -33,7 +33,7 @@ pub use stream::{IsBoxed, Stream, Topology};
 
 pub(crate) use describe::Format;
 pub(crate) use graph::{Graph, Kind};
-pub(crate) use node::{Inlet, RecordType, SinkNode};
+pub(crate) use node::{Inlet, RecordType, SinkNode, SourceNode};
 pub(crate) use plan::{Assemble, Plan};
 pub(crate) use stand_in::{Told, keeper, listener};
 pub(crate) use validate::validate;

@@ -2,7 +2,8 @@
 //! record types again.
 
 use crate::operator::{
-    Deal, Decider, Operator, Process, Sink, SinkContext, SinkWriter, Source, SourceContext, Visible, Watermarks,
+    Deal, Decider, OffsetOf, Operator, Process, ResetPlace, ResetTo, Sink, SinkContext, SinkWriter, Source,
+    SourceContext, SplitOf, Visible, Watermarks,
 };
 use crate::record::AnyBatch;
 use crate::state::Layout;
@@ -20,6 +21,7 @@ use futures::future::LocalBoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::any::{TypeId, type_name};
+use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -164,6 +166,28 @@ pub(crate) trait SourceNode: Send + Sync {
     fn reads_ahead(&self) -> bool {
         false
     }
+    /// What splits and their offsets are called.
+    fn show(&self, splits: Vec<SplitAt>) -> Result<Vec<(String, String)>, Error> {
+        let _ = splits;
+        Err(mismatch::<SplitAt>())
+    }
+    /// See [`Source::reset`].
+    fn reset<'a>(&'a self, splits: Vec<SplitAt>, to: ResetTo) -> LocalBoxFuture<'a, Result<Vec<Place>, BoxError>> {
+        let _ = (splits, to);
+        async { Err(mismatch::<SplitAt>().into()) }.boxed_local()
+    }
+}
+
+/// A split and its offset, as they stand in manifests.
+pub(crate) type SplitAt = (Value, Value);
+
+/// Where a split is to be read from.
+pub(crate) struct Place {
+    /// As it stands in manifests.
+    pub(crate) offset: Value,
+    /// For people.
+    pub(crate) shown: String,
+    pub(crate) what: String,
 }
 
 pub(crate) struct SourceOf(pub(crate) Box<dyn AnySource>);
@@ -188,6 +212,14 @@ impl SourceNode for SourceOf {
     fn reads_ahead(&self) -> bool {
         self.0.reads_ahead()
     }
+
+    fn show(&self, splits: Vec<SplitAt>) -> Result<Vec<(String, String)>, Error> {
+        self.0.show(splits)
+    }
+
+    fn reset<'a>(&'a self, splits: Vec<SplitAt>, to: ResetTo) -> LocalBoxFuture<'a, Result<Vec<Place>, BoxError>> {
+        self.0.reset(splits, to)
+    }
 }
 
 /// A source whose types only it knows.
@@ -198,6 +230,10 @@ pub(crate) trait AnySource: Send + Sync {
     fn open(&self, cx: SourceContext) -> Opening;
     /// See [`Source::reads_ahead`].
     fn reads_ahead(&self) -> bool;
+    /// See [`SourceNode::show`].
+    fn show(&self, splits: Vec<SplitAt>) -> Result<Vec<(String, String)>, Error>;
+    /// See [`Source::reset`].
+    fn reset(&self, splits: Vec<SplitAt>, to: ResetTo) -> LocalBoxFuture<'_, Result<Vec<Place>, BoxError>>;
 }
 
 pub(crate) struct TypedSource<S>(pub(crate) Arc<S>);
@@ -218,9 +254,54 @@ impl<S: Source> AnySource for TypedSource<S> {
     fn reads_ahead(&self) -> bool {
         self.0.reads_ahead()
     }
+
+    fn show(&self, splits: Vec<SplitAt>) -> Result<Vec<(String, String)>, Error> {
+        show_splits_at::<SplitOf<S>, OffsetOf<S>>(splits)
+    }
+
+    fn reset(&self, splits: Vec<SplitAt>, to: ResetTo) -> LocalBoxFuture<'_, Result<Vec<Place>, BoxError>> {
+        async move {
+            let known = read_offsets(splits)?;
+            show_places(known.len(), self.0.reset(&known, to).await?)
+        }
+        .boxed_local()
+    }
 }
 
-/// Apart from what is compiled per source, as is the next one.
+/// Apart from what is compiled per source, as are the next ones.
+fn read_offsets<S: DeserializeOwned, O: DeserializeOwned>(known: Vec<SplitAt>) -> Result<Vec<(S, O)>, Error> {
+    let (splits, offsets): (Vec<_>, Vec<_>) = known.into_iter().unzip();
+    let offsets = offsets.into_iter().map(serde_json::from_value).collect::<Result<Vec<_>, _>>().map_err(|e| {
+        let text =
+            format!("the checkpoint has offsets that this source cannot read ({e}): it can only `forget` splits");
+        Error::refused(text)
+    })?;
+    Ok(read_splits(splits)?.into_iter().zip(offsets).collect())
+}
+
+/// An offset that this source cannot read is shown as it stands in the manifest.
+fn show_splits_at<S: DeserializeOwned + fmt::Display, O: DeserializeOwned + fmt::Debug>(
+    known: Vec<SplitAt>,
+) -> Result<Vec<(String, String)>, Error> {
+    let (splits, offsets): (Vec<_>, Vec<_>) = known.into_iter().unzip();
+    let offset = |value: Value| {
+        let text = value.to_string();
+        serde_json::from_value::<O>(value).map_or(text, |offset| format!("{offset:?}"))
+    };
+    let names = read_splits::<S>(splits)?.into_iter().map(|split| split.to_string());
+    Ok(names.zip(offsets.into_iter().map(offset)).collect())
+}
+
+fn show_places<O: Serialize + fmt::Debug>(wanted: usize, found: Vec<ResetPlace<O>>) -> Result<Vec<Place>, BoxError> {
+    if found.len() != wanted {
+        return Err(format!("the source was asked for {wanted} places and gives {}", found.len()).into());
+    }
+    let show = |ResetPlace { offset, what }: ResetPlace<O>| {
+        Ok(Place { shown: format!("{offset:?}"), offset: serde_json::to_value(offset)?, what })
+    };
+    found.into_iter().map(show).collect()
+}
+
 fn read_splits<T: DeserializeOwned>(known: Vec<Value>) -> Result<Vec<T>, Error> {
     known.into_iter().map(serde_json::from_value).collect::<Result<_, _>>().map_err(|e| {
         Error::refused(format!(

@@ -19,7 +19,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn settings() -> Settings {
-    Settings { interval: ms(100), min_pause: ms(30), timeout: ms(1000), tolerated_failures: 1, only_first: false }
+    Settings { interval: ms(100), min_pause: ms(30), timeout: ms(1000), tolerated_failures: 1 }
 }
 
 /// A command in short: `barrier 3`.
@@ -89,21 +89,6 @@ impl Script {
     fn ended(&mut self, expect: &str) {
         self.all(&SOURCES, |participant| Event::Ended { participant }, expect);
     }
-}
-
-#[test]
-fn a_job_can_be_told_to_end_before_records_flow() {
-    let only_first = |start| {
-        let settings = Settings { only_first: true, ..settings() };
-        Script { coordinator: Coordinator::new(settings, participants(), start), now: 0 }
-    };
-    only_first(Start::After(7)).check(Event::Ready, "end");
-    let mut script = only_first(Start::Take(8));
-    script.check(Event::Ready, "barrier 8");
-    script.all(&[0, 1, 2, 3, 4], |participant| Event::Ack { epoch: 8, participant }, "write 8");
-    script.check(Event::Written { epoch: 8 }, "commit 8");
-    script.check(Event::Decided { epoch: 8 }, "finish 8");
-    script.all(&SINKS, |participant| Event::Committed { epoch: 8, participant }, "collect 8, end");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Files as a source: one split per file, read line by line. `list.rs` finds the files, `lines.rs` cuts them into
-//! lines, `offset.rs` says how a file is found again, `reader.rs` reads all the files of a subtask, `format.rs` and
-//! `csv.rs` make records of lines.
+//! lines, `offset.rs` says how a file is found again, `reset.rs` where it is set to by order, `reader.rs` reads all the
+//! files of a subtask, `format.rs` and `csv.rs` make records of lines.
 
 mod csv;
 mod format;
@@ -8,6 +8,7 @@ mod lines;
 mod list;
 mod offset;
 mod reader;
+mod reset;
 
 pub use csv::Csv;
 pub use format::{Bytes, Decode, Json, Lines, Try};
@@ -15,9 +16,9 @@ pub use offset::FileOffset;
 pub use reader::FileReader;
 
 use crate::sources::rate::Rate;
-use millstream_framework::{BoxError, Error, ErrorKind, Skipped, Source, SourceContext};
+use millstream_framework::{BoxError, Error, ErrorKind, ResetPlace, ResetTo, Skipped, Source, SourceContext};
 use serde::de::DeserializeOwned;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Files to be read; a format makes it a source. Made by [`Files::read`](crate::Files::read).
 ///
@@ -37,7 +38,7 @@ use std::path::PathBuf;
 /// next run reads on from there. Files may grow by whole lines, and new ones may come; all else is refused, with exit
 /// code 78, because it could lose or double records: a file that is missing, that has become shorter, whose bytes
 /// before that place have changed, or whose last line had no newline and has been continued. A change further back goes
-/// unnoticed.
+/// unnoticed. The command `offsets reset` makes the job go on with the file as it is, or without it.
 ///
 /// # Lines that cannot be decoded
 ///
@@ -45,7 +46,8 @@ use std::path::PathBuf;
 /// |---|---|
 /// | `.json::<T>()` | the error names source, file and byte and ends the attempt, hence, after some of them, the job |
 /// | `.json::<T>().skip_undecodable()` | it is left out, counted and warned of: [`Skipped`] |
-/// | `.try_json::<T>()`, then `.split()` | it is a record of a stream of its own, for a dead-letter file: [`Undecodable`] |
+/// | `.try_json::<T>()`, then `.split()` | it is a record of a stream of its own, for a dead-letter file:
+/// [`Undecodable`] |
 /// | `.try_json::<T>()`, then `.or_skip()` or `.or_fail()` | as above, decided on the stream |
 ///
 /// Every format has its `try_` twin.
@@ -156,6 +158,17 @@ impl<F: Decode> Source for FileSource<F> {
             return Err(Error::new(ErrorKind::Usage, text).into());
         }
         Ok(files)
+    }
+
+    /// A number is a byte at which a line begins. Lines have no times. Reads what is read again or passed over, to
+    /// count it.
+    async fn reset(
+        &self,
+        splits: &[(String, FileOffset)],
+        to: ResetTo,
+    ) -> Result<Vec<ResetPlace<FileOffset>>, BoxError> {
+        let places = splits.iter().map(|(split, from)| reset::place(Path::new(split), from, to));
+        Ok(places.collect::<Result<_, _>>()?)
     }
 
     async fn open(&self, cx: &SourceContext) -> Result<FileReader<F>, BoxError> {

@@ -41,9 +41,12 @@ impl FileOffset {
 
 /// That a file cannot be read on: what was found, and what to do.
 pub(super) fn refuse(path: &Path, found: &str) -> Error {
+    let to = if path.exists() { "earliest" } else { "forget" };
     Error::refused(format!(
-        "`{}` is not the file that the checkpoint has read: {found}; put it back as it was (it may only have grown by \
-         whole lines), or read all anew with `--restore none`, an empty data directory and an empty output directory",
+        "`{0}` is not the file that the checkpoint has read: {found}; put it back as it was (it may only have grown by \
+         whole lines); or go on with what is there now, and with the state there is, by \
+         `offsets reset --split {0} --to {to} --execute`; or read all anew with `--restore none`, an empty data \
+         directory and an empty output directory",
         path.display()
     ))
 }

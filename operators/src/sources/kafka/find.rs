@@ -1,10 +1,13 @@
 //! What the cluster has, asked when a job starts: all questions for all partitions at once, in an order that makes the
-//! answers fit together. What follows for a partition that the checkpoint knows is decided in `start.rs`.
+//! answers fit together. What follows for a partition that the checkpoint knows is decided in `start.rs`, and when it
+//! is ordered to be read from another place in `reset.rs`.
 
+use super::offset::KafkaOffset;
+use super::reset;
 use super::start::{self, Facts, Start, Stop};
 use super::topics::{KafkaPartition, Topics};
 use crate::kafka::client::Questions;
-use millstream_framework::{BoxError, Error, ErrorKind, Timestamp, clock};
+use millstream_framework::{BoxError, Error, ErrorKind, ResetPlace, ResetTo, Timestamp, clock};
 use rdkafka::Offset;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, UNIX_EPOCH};
@@ -61,6 +64,36 @@ pub(super) fn find(
     // with a checkpoint, what is new begins with its oldest record
     let start = if known.is_empty() { start } else { &Start::Earliest };
     facts(questions, partitions, (start, stop))
+}
+
+/// Where these partitions are to be read from by the order of a person.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] if one is not there, or has no such place.
+pub(super) fn places(
+    questions: &Questions<'_>,
+    splits: &[(KafkaPartition, KafkaOffset)],
+    to: ResetTo,
+) -> Result<Vec<ResetPlace<KafkaOffset>>, BoxError> {
+    let partitions: Vec<_> = splits.iter().map(|(partition, _)| partition.clone()).collect();
+    let names: BTreeSet<_> = partitions.iter().map(|partition| partition.topic.to_string()).collect();
+    let names: Vec<_> = names.into_iter().collect();
+    let until = clock::now() + GRACE;
+    loop {
+        let cluster = questions.topics(Some(&names))?;
+        let Some(gone) = partitions.iter().find(|partition| !has(&cluster, partition)) else { break };
+        if clock::now() >= until {
+            return Err(reset::gone(gone).into());
+        }
+        questions.go_on()?;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let all = facts(questions, partitions, (&reset::start(to), &Stop::Never))?;
+    let place = |(partition, from): &(KafkaPartition, KafkaOffset)| match all.get(partition) {
+        Some(facts) => reset::place(partition, facts, from, to),
+        None => Err(reset::gone(partition)),
+    };
+    Ok(splits.iter().map(place).collect::<Result<_, _>>()?)
 }
 
 fn facts(

@@ -5,6 +5,7 @@
 //! | `topics.rs` | which topics and partitions |
 //! | `find.rs` | those questions in order, and what the answers mean for each partition |
 //! | `start.rs` | where a partition begins and ends: decisions |
+//! | `reset.rs` | where one goes on by the order of a person: decisions |
 //! | `offset.rs` | what a checkpoint keeps of a partition |
 //! | `pump.rs` | the thread that fetches, commits and measures; one lane per subtask |
 //! | `reader.rs` | the reader of a subtask: takes batches out of its lane and decodes |
@@ -25,6 +26,7 @@ mod offset;
 mod pump;
 mod reader;
 mod record;
+mod reset;
 mod retention;
 mod start;
 pub(crate) mod topics;
@@ -43,7 +45,7 @@ use crate::kafka::client::{Questions, aside, connect};
 use crate::kafka::outage::Outage;
 use crate::kafka::settings::{Purpose, Settings, Value, configure};
 use crate::sources::rate::Rate;
-use millstream_framework::{Attempt, BoxError, Secret, Skipped, Source, SourceContext, Timestamp};
+use millstream_framework::{Attempt, BoxError, ResetPlace, ResetTo, Secret, Skipped, Source, SourceContext, Timestamp};
 use pump::{Lookout, Pump};
 use rdkafka::consumer::Consumer;
 use reader::Partitions;
@@ -72,7 +74,8 @@ use std::time::Duration;
 /// the last record. What could lose or double records is refused, with exit code 78: a partition that is missing,
 /// another cluster, a topic that was deleted and made again, a log that was cut off, another record in place of the
 /// last one. What retention threw away before it was read is refused unless
-/// [`when_out_of_range`](Self::when_out_of_range) says otherwise.
+/// [`when_out_of_range`](Self::when_out_of_range) says otherwise. The refusal names the command `offsets reset` that
+/// makes the job go on with what is there.
 ///
 /// # The consumer group
 ///
@@ -342,6 +345,15 @@ impl<F> KafkaSource<F> {
 impl ReadKafka {
     /// Asks the cluster what there is, and what it means for each partition.
     async fn find(&self, known: &[KafkaPartition]) -> Result<BTreeMap<KafkaPartition, Facts>, BoxError> {
+        let (read, known) = (self.clone(), known.to_vec());
+        self.ask(move |questions| find::find(questions, &read.topics, (&read.start, &read.stop), &known)).await
+    }
+
+    /// Asks the cluster something.
+    async fn ask<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Questions<'_>) -> Result<T, BoxError> + Send + 'static,
+    ) -> Result<T, BoxError> {
         let group = match &self.start {
             Start::Group(group) => Some(group.as_str()),
             _ => None,
@@ -349,12 +361,17 @@ impl ReadKafka {
         let purpose = Purpose { client_id: "millstream", group, ahead_bytes: 0 };
         let config = configure(self.kafka.cluster(), &self.settings, &purpose)?;
         let client = connect(&config, Arc::new(Outage::new(&self.kafka.cluster().brokers)))?;
-        let (read, known) = (self.clone(), known.to_vec());
-        aside(move |called_off| {
-            let questions = Questions { client: &client, called_off };
-            find::find(&questions, &read.topics, (&read.start, &read.stop), &known)
-        })
-        .await
+        aside(move |called_off| ask(&Questions { client: &client, called_off })).await
+    }
+
+    /// Where these partitions are to be read from by the order of a person.
+    async fn reset(
+        &self,
+        splits: &[(KafkaPartition, KafkaOffset)],
+        to: ResetTo,
+    ) -> Result<Vec<ResetPlace<KafkaOffset>>, BoxError> {
+        let splits = splits.to_vec();
+        self.ask(move |questions| find::places(questions, &splits, to)).await
     }
 
     /// The client that reads, and its thread.
@@ -382,6 +399,15 @@ impl<F: KafkaDecode> Source for KafkaSource<F> {
         let partitions = facts.keys().cloned().collect();
         *self.attempt.lock().unwrap_or_else(PoisonError::into_inner) = OfAttempt { facts: Arc::new(facts), pump: None };
         Ok(partitions)
+    }
+
+    /// A number is an offset. Waits for brokers that are away.
+    async fn reset(
+        &self,
+        splits: &[(KafkaPartition, KafkaOffset)],
+        to: ResetTo,
+    ) -> Result<Vec<ResetPlace<KafkaOffset>>, BoxError> {
+        self.read.reset(splits, to).await
     }
 
     async fn open(&self, cx: &SourceContext) -> Result<KafkaReader<F>, BoxError> {

@@ -1,5 +1,5 @@
 //! Where a partition is read from and up to where: what the user says, what the cluster and the checkpoint say, and
-//! what follows. Pure; who finds the facts is `client.rs`.
+//! what follows. Pure; who finds the facts is `find.rs`.
 
 use super::offset::{KafkaOffset, LastRecord};
 use super::topics::KafkaPartition;
@@ -116,6 +116,11 @@ fn replaced(facts: &Facts, missing: i64, policy: OutOfRange) -> Option<Begin> {
     Some(Begin { next, last: None, instead_of: Some(missing) })
 }
 
+/// What a person can do who wants to go on with what is there, or without it.
+fn reset(partition: &KafkaPartition, to: &str) -> String {
+    format!("`offsets reset --split {partition} --to {to} --execute`")
+}
+
 /// What a person can do who wants to begin again.
 pub(super) const ANEW: &str =
     "read all anew with `--restore none`, an empty data directory and an empty place for the output";
@@ -131,7 +136,9 @@ fn no_such_start(partition: &KafkaPartition, facts: &Facts) -> Error {
 fn foreign(partition: &KafkaPartition, was: &str, is: &str) -> Error {
     Error::refused(format!(
         "{partition} is on the cluster {is}, and the checkpoint has read it on the cluster {was}, whose offsets mean \
-         nothing here: name the brokers of that one, or {ANEW}"
+         nothing here: name the brokers of that one; or go on with the state there is and what this one has, by \
+         {}; or {ANEW}",
+        reset(partition, "earliest")
     ))
 }
 
@@ -139,7 +146,9 @@ fn foreign(partition: &KafkaPartition, was: &str, is: &str) -> Error {
 pub(super) fn other_log(partition: &KafkaPartition, found: &str) -> Error {
     Error::refused(format!(
         "{partition} is not the partition that the checkpoint has read: {found}; if records were cut off and written \
-         anew, what was made of them cannot be taken back: {ANEW}"
+         anew, what was made of them cannot be taken back. Go on with the state there is and what the partition has \
+         now, by {}; or {ANEW}",
+        reset(partition, "earliest")
     ))
 }
 
@@ -148,7 +157,9 @@ fn expired(partition: &KafkaPartition, next: i64, log_start: i64) -> Error {
     Error::refused(format!(
         "{partition} begins at offset {log_start}, and the checkpoint goes on with {next}: up to {lost} records were \
          thrown away before they were read (see the topic's retention.ms and retention.bytes). Say \
-         `.when_out_of_range(OutOfRange::Earliest)` to go on without them, or {ANEW}"
+         `.when_out_of_range(OutOfRange::Earliest)` to go on without them whenever that happens; or go on without \
+         them this once, by {}; or {ANEW}",
+        reset(partition, "earliest")
     ))
 }
 
@@ -156,7 +167,8 @@ fn expired(partition: &KafkaPartition, next: i64, log_start: i64) -> Error {
 pub(super) fn missing(partition: &KafkaPartition) -> Error {
     Error::refused(format!(
         "the cluster has no partition {partition}, which the checkpoint has read: name the brokers of the cluster that \
-         has it, or {ANEW}"
+         has it; or go on without it and with the state there is, by {}; or {ANEW}",
+        reset(partition, "forget")
     ))
 }
 
