@@ -9,6 +9,7 @@
 //! | `exactly_once` | rerun, refusal, recovery, signals, restart |
 //! | `crash` | SIGKILL at any instant |
 //! | `damage` | damaged files, full disks, directories that cannot be used |
+//! | `rename` | a job that gets another name |
 //! | `rescale` | state restored at another parallelism |
 //! | `operator` | operators without keys, and what goes to all subtasks |
 //! | `backpressure` | slow sinks, quiet streams |
@@ -34,6 +35,7 @@ mod kafka;
 mod memory;
 mod operator;
 mod pipelines;
+mod rename;
 mod rescale;
 mod testing;
 mod tidy;

@@ -225,9 +225,9 @@ impl Job {
         self
     }
 
-    /// The command line of the job: `run`, `check`, `adopt`, `offsets`, `topology` and `checkpoints`. The exit codes are 0
-    /// finished or stopped, 1 failed, 2 wrong usage, 75 start again after a pause, 77 superseded by another instance,
-    /// 78 refused: needs a person.
+    /// The command line of the job: `run`, `check`, `adopt`, `rename`, `offsets`, `topology` and `checkpoints`. The
+    /// exit codes are 0 finished or stopped, 1 failed, 2 wrong usage, 75 start again after a pause, 77 superseded by
+    /// another instance, 78 refused: needs a person.
     #[must_use]
     pub fn main(self) -> ExitCode {
         self.main_with(std::env::args_os())

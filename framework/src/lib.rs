@@ -38,7 +38,7 @@ pub use config::RestartPolicy;
 pub use data::{Data, Key, Name};
 pub use error::{BoxError, Error, ErrorKind};
 #[doc(hidden)]
-pub use failpoint::{FAILPOINTS, failpoint};
+pub use failpoint::{FAILPOINTS, RENAME_FAILPOINTS, failpoint};
 pub use job::Job;
 pub use message::{Attempt, Epoch};
 pub use millstream_derive::{Branches, FacadeBranches, FacadeState};

@@ -24,12 +24,12 @@ fn named(
 }
 
 /// Counts each key of `from`, and writes every new count to `to`. Calls `happens` with each record.
-fn counting(
-    broker: &Broker,
+pub(super) fn counting(
+    address: &str,
     (from, to): (&str, &str),
     happens: impl Fn(&str) + Clone + Send + Sync + 'static,
 ) -> impl Fn(&Topology) -> Result<(), BoxError> + Send + Sync + 'static {
-    let kafka = Kafka::new(&*broker.address).self_test(false);
+    let kafka = Kafka::new(address).self_test(false);
     let (source, to) = (kafka.read(from).until_end(), to.to_owned());
     move |t| {
         let happens = happens.clone();
@@ -47,7 +47,7 @@ fn counting(
 }
 
 /// Writes numbers under ten keys in each of two partitions.
-fn fill(broker: &Broker, topic: &str, range: std::ops::Range<u64>) {
+pub(super) fn fill(broker: &Broker, topic: &str, range: std::ops::Range<u64>) {
     for partition in [0, 1] {
         let records = numbers(topic, partition, range.clone()).zip(range.clone());
         broker.write(records.map(|(rec, n)| rec.key(format!("{partition}-{}", n % 10))));
@@ -56,7 +56,7 @@ fn fill(broker: &Broker, topic: &str, range: std::ops::Range<u64>) {
 
 /// Each key has been counted up one by one, once, to this.
 #[track_caller]
-fn counts_up_to(broker: &Broker, topic: &str, last: u64) {
+pub(super) fn counts_up_to(broker: &Broker, topic: &str, last: u64) {
     wait_until("all is committed", || broker.committed(topic).len() as u64 >= 20 * last);
     let mut by_key: BTreeMap<Vec<u8>, Vec<u64>> = BTreeMap::new();
     for read in broker.committed(topic) {
@@ -72,7 +72,7 @@ fn counts_up_to(broker: &Broker, topic: &str, last: u64) {
 fn each_record_counts_once_and_so_it_goes_on() {
     let (broker, scratch) = (broker(), Scratch::new());
     let [from, to] = ["once-from", "once-to"].map(|name| broker.topic(name, 2, &[]));
-    let run = || named("once", &scratch, counting(broker, (&from, &to), |_| ())).run().unwrap();
+    let run = || named("once", &scratch, counting(&broker.address, (&from, &to), |_| ())).run().unwrap();
     fill(broker, &from, 0..500);
     run();
     counts_up_to(broker, &to, 50);
@@ -104,7 +104,7 @@ fn attempts_that_fail_leave_nothing_twice() {
             }
         }
     };
-    named("fails", &scratch, counting(broker, (&from, &to), happens)).run().unwrap();
+    named("fails", &scratch, counting(&broker.address, (&from, &to), happens)).run().unwrap();
     assert!(failures.load(Relaxed) > 3);
     counts_up_to(broker, &to, 2000);
 }
@@ -120,7 +120,7 @@ fn brokers_that_are_killed_leave_nothing_twice() {
         }
     };
     let policy = RestartPolicy { attempts: 20, pause: Duration::from_millis(200), ..RestartPolicy::default() };
-    let job = named("killed", &scratch, counting(&broker, (&from, &to), pace)).restart(policy);
+    let job = named("killed", &scratch, counting(&broker.address, (&from, &to), pace)).restart(policy);
     super::plain(async {
         let job = job.start().await.unwrap();
         for records in [5000, 15_000] {

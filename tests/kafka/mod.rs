@@ -8,6 +8,7 @@
 //! | `transactions` | committed, aborted and open ones |
 //! | `refusals` | what would lose or double records |
 //! | `offsets` | `offsets reset` |
+//! | `rename` | a job that gets another name |
 //! | `group` | what the consumer group, metrics and status say |
 //! | `outage` | brokers that are killed, and come back |
 //! | `login` | settings, users, secrets |
@@ -41,6 +42,7 @@ mod places;
 mod proxy;
 mod reading;
 mod refusals;
+mod rename;
 mod rights;
 mod sink;
 mod topics;

@@ -27,6 +27,8 @@ pub(crate) struct Directory {
     place: String,
     checkpoints: PathBuf,
     job: String,
+    /// Another job whose manifests may be there, too: the one it is being renamed to.
+    heir: Option<String>,
 }
 
 /// The names in a job directory; its manifests are still to be read.
@@ -39,7 +41,12 @@ impl Directory {
     /// The directory of a job. Touches nothing.
     pub(crate) fn new(data_dir: &Path, job: &str) -> Self {
         let checkpoints = data_dir.join(CHECKPOINTS);
-        Self { place: data_dir.display().to_string(), checkpoints, job: job.to_owned() }
+        Self { place: data_dir.display().to_string(), checkpoints, job: job.to_owned(), heir: None }
+    }
+
+    /// The same with manifests of the job that it is being renamed to.
+    pub(super) fn with_heir(self, heir: &str) -> Self {
+        Self { heir: Some(heir.to_owned()), ..self }
     }
 
     /// The job that a directory belongs to, if one of its manifests can be read.
@@ -106,10 +113,11 @@ impl Directory {
     /// A refusal for manifests of another job or another version; [`ErrorKind::Io`].
     pub(super) fn read(&self, names: Names) -> Result<Listing, Error> {
         let Names { mut listing, manifests } = names;
+        let jobs: Vec<_> = [Some(&*self.job), self.heir.as_deref()].into_iter().flatten().collect();
         for (epoch, attempt) in manifests {
             let path = self.manifest(epoch, attempt);
             let found = match fs::read(&path) {
-                Ok(bytes) => Listed::judge((epoch, attempt), &bytes, &self.job, &self.place)?,
+                Ok(bytes) => Listed::judge((epoch, attempt), &bytes, &jobs, &self.place)?,
                 Err(error) if is_damage(&error) => {
                     Listed { epoch, attempt, content: Err(Damage::Unreadable(error.to_string())) }
                 }

@@ -172,7 +172,7 @@ impl Listing {
 }
 
 impl Listed {
-    /// Judges the bytes found under a manifest's name.
+    /// Judges the bytes found under a manifest's name, in a directory of these jobs, of which the first one looks.
     ///
     /// # Errors
     /// A refusal if they are of another job or of another version of millstream: both are in order as they are, only
@@ -180,11 +180,11 @@ impl Listed {
     pub(crate) fn judge(
         (epoch, attempt): (Epoch, Attempt),
         bytes: &[u8],
-        job: &str,
+        jobs: &[&str],
         place: &str,
     ) -> Result<Self, Error> {
         let content = match Manifest::decode(bytes) {
-            Ok((manifest, _)) if manifest.job != job => return Err(other_job(&manifest, job, place)),
+            Ok((manifest, _)) if !jobs.contains(&&*manifest.job) => return Err(other_job(&manifest, jobs[0], place)),
             Ok((manifest, _)) if (manifest.epoch, manifest.attempt) != (epoch, attempt) => {
                 let (other, by) = (manifest.epoch, manifest.attempt);
                 Err(Damage::Unreadable(format!("it is checkpoint {other} of attempt {by}, renamed")))
@@ -197,10 +197,18 @@ impl Listed {
 }
 
 fn other_job(manifest: &Manifest, job: &str, place: &str) -> Error {
+    let Manifest { job: other, epoch, .. } = manifest;
+    if manifest.formerly.as_ref().is_some_and(|former| former.job == job) {
+        return Error::refused(format!(
+            "the job `{job}`, whose checkpoints were in {place}, is named `{other}` now (checkpoint {epoch} says so): \
+             start it under that name; if it does not start, the renaming was cut short: `rename {job}` of \
+             `{other}` finishes it"
+        ));
+    }
     Error::refused(format!(
-        "{place} belongs to the job `{}` (its checkpoint {} says so), and this is the job `{job}`: going on would mix \
-         the state of two jobs. Give each job a --data-dir of its own; if you renamed the job, name it `{}` again",
-        manifest.job, manifest.epoch, manifest.job
+        "{place} belongs to the job `{other}` (its checkpoint {epoch} says so), and this is the job `{job}`: going on \
+         would mix the state of two jobs. Give each job a --data-dir of its own; or, if this is that job under a new \
+         name, take over what it has, with the command `rename {other}`"
     ))
 }
 
@@ -267,14 +275,14 @@ pub(super) mod tests {
     #[test]
     fn a_manifest_of_another_job_or_version_is_a_refusal_that_names_both() {
         let (bytes, _) = manifest(3, 1, None, &[]).encode().unwrap();
-        let error = Listed::judge((3, attempt(1)), &bytes, "other", "/data").unwrap_err();
+        let error = Listed::judge((3, attempt(1)), &bytes, &["other"], "/data").unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Refused);
         assert!(error.to_string().contains("`words`") && error.to_string().contains("`other`"), "{error}");
         let later = String::from_utf8(bytes.clone()).unwrap().replacen("manifest 1", "manifest 9", 1);
-        let error = Listed::judge((3, attempt(1)), later.as_bytes(), "words", "/data").unwrap_err();
+        let error = Listed::judge((3, attempt(1)), later.as_bytes(), &["words"], "/data").unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Refused);
         assert!(error.to_string().contains("version 9"), "{error}");
-        let renamed = Listed::judge((4, attempt(1)), &bytes, "words", "/data").unwrap();
+        let renamed = Listed::judge((4, attempt(1)), &bytes, &["words"], "/data").unwrap();
         assert!(renamed.content.unwrap_err().to_string().contains("checkpoint 3"));
     }
 

@@ -12,7 +12,8 @@
 //! | `protocol.rs` | the coordinator: events in, commands out | yes |
 //! | `collect.rs` | what may be deleted | yes |
 //! | `directory.rs` | the job directory, read only: listing, verifying | no |
-//! | `store.rs` | the job directory: lock, writing, deleting | no |
+//! | `store.rs` | the job directory: writing, deleting | no |
+//! | `hold.rs` | its lock, and the mark of a job that was renamed | no |
 //! | `log.rs` | where checkpoints are decided: the directory, or the log of sinks | no |
 //!
 //! # The protocol
@@ -65,6 +66,7 @@
 
 mod collect;
 mod directory;
+mod hold;
 mod listing;
 mod log;
 mod manifest;
@@ -76,9 +78,10 @@ mod store;
 
 pub(crate) use collect::{clean_after_restore, collect};
 pub(crate) use directory::Directory;
+pub(crate) use hold::{Hold, Renamed};
 pub(crate) use listing::{Listed, Listing};
 pub(crate) use log::Log;
-pub(crate) use manifest::{Damage, GateTime, Head, Manifest, Part, SplitSnapshot, SplitTime};
+pub(crate) use manifest::{Damage, Former, GateTime, Head, Manifest, Part, SplitSnapshot, SplitTime};
 pub(crate) use outlook::{Outlook, outlook};
 pub(crate) use protocol::{Command, Coordinator, Event, Participant, Participants, Settings, Start};
 pub(crate) use record::{Record, VERSION as RECORD_VERSION, hint, newest_decided, refuse_gone};

@@ -188,7 +188,8 @@ fn refuse_unknown_record(facts: &Facts, record: &Record, r: &Progress) -> Error 
     Error::refused(format!(
         "{} says that checkpoint {} with hash {} of attempt {} is decided, which {} does not hold ({newest}): the \
          directory was put back to an earlier state or copied, another instance ran on a copy, or another job has \
-         this one's name. Going on would write again what is visible already. Name the --data-dir that belongs to it; \
+         this one's name; or it was renamed, and is to be started under its new name. Going on would write again what \
+         is visible already. Name the --data-dir that belongs to it; \
          or give the job a name of its own; or let the job go on from a checkpoint of this directory, with the \
          command `adopt` ({}), which may write some output again, or with `--restore none --allow-duplicates` to read \
          everything again",

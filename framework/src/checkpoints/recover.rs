@@ -167,6 +167,17 @@ impl Facts {
         Self { place, found, decided, sinks: Vec::new(), sinks_show: false, record: None, restore, allow_duplicates }
     }
 
+    /// The same of a directory in which a job is being renamed: the checkpoint with which it is given its name is one
+    /// of the job as it was, and was decided, or not, where that decides.
+    pub(crate) fn with_heir(mut self, listing: &Listing, job: &str) -> Self {
+        let heirs = listing.intact().filter(|(manifest, _)| manifest.job != job);
+        for (former, digest) in heirs.filter_map(|(manifest, digest)| Some((manifest.formerly.as_ref()?, digest))) {
+            let links = self.found.iter_mut().filter_map(|found| found.link.as_mut());
+            links.filter(|link| link.digest == *digest).for_each(|link| link.mode = former.decision.clone());
+        }
+        self
+    }
+
     /// Notes that a checkpoint failed its verification. Verify what `recover` says to restore, and if it is damaged
     /// note it here and ask again.
     pub(crate) fn note_damage(&mut self, digest: &Digest, why: &str) {

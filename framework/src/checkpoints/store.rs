@@ -3,7 +3,8 @@
 //! delete is decided elsewhere, by pure functions.
 //!
 //! ```text
-//! LOCK               held by the process that runs the job; names its pid
+//! LOCK               held by the process that runs the job; names its pid (`hold.rs`)
+//! RENAMED            the job has another name now, or is being given it (`hold.rs`)
 //! checkpoints/       manifests, markers, and state/ with the files manifests name
 //! live-<attempt>/    working files of one attempt; worth nothing once it is over
 //! ```
@@ -13,16 +14,17 @@
 
 use crate::checkpoints::collect::Plan;
 use crate::checkpoints::directory::{CHECKPOINTS, Directory, names};
+use crate::checkpoints::hold::Hold;
 use crate::checkpoints::listing::{FileName, Listing, STATE};
 use crate::checkpoints::manifest::{Damage, Manifest};
 use crate::failpoint::failpoint;
 use crate::operator::Digest;
-use crate::{Attempt, Epoch, Error, ErrorKind};
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use crate::{Attempt, Epoch, Error};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-const LOCK: &str = "LOCK";
 const LIVE: &str = "live-";
 
 /// A job directory, locked for as long as this value lives: recoveries in place keep it.
@@ -32,29 +34,37 @@ pub(crate) struct Store {
     checkpoints: PathBuf,
     directory: Directory,
     job: String,
-    /// The descriptor is O_CLOEXEC, so a child of the process does not inherit it.
-    lock: File,
-}
-
-impl Drop for Store {
-    /// Closing the file alone would leave the lock to a child that was forked and has not come to its `exec` yet.
-    fn drop(&mut self) {
-        let _ = self.lock.unlock();
-    }
+    _hold: Arc<Hold>,
 }
 
 impl Store {
     /// Recovery step 1: makes the directories where they are missing, and takes the lock.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] if another process holds the lock, [`ErrorKind::Io`] if the directory cannot be used.
+    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) if another process holds the lock,
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the directory cannot be used; a refusal if the job is renamed, or is
+    /// being renamed.
     pub(crate) fn open(data_dir: &Path, job: &str) -> Result<Self, Error> {
+        let hold = Hold::take(data_dir, job)?;
+        hold.refuse_renamed(job)?;
+        Self::of(Arc::new(hold), job)
+    }
+
+    /// The same of a directory that is held already.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the directory cannot be used.
+    pub(crate) fn of(hold: Arc<Hold>, job: &str) -> Result<Self, Error> {
+        let data_dir = hold.data_dir().to_owned();
         let checkpoints = data_dir.join(CHECKPOINTS);
-        create_durably(data_dir)?;
-        let lock = lock(&data_dir.join(LOCK), job)?;
         create_durably(&checkpoints.join(STATE))?;
-        let directory = Directory::new(data_dir, job);
-        Ok(Self { data_dir: data_dir.to_owned(), checkpoints, directory, job: job.to_owned(), lock })
+        let directory = Directory::new(&data_dir, job);
+        Ok(Self { data_dir, checkpoints, directory, job: job.to_owned(), _hold: hold })
+    }
+
+    /// The same with manifests of the job that this one is being renamed to.
+    pub(crate) fn with_heir(self, heir: &str) -> Self {
+        Self { directory: self.directory.with_heir(heir), ..self }
     }
 
     /// The job it was opened for.
@@ -82,7 +92,7 @@ impl Store {
     /// [`verify`](Self::verify).
     ///
     /// # Errors
-    /// A refusal for manifests of another job or another version; [`ErrorKind::Io`].
+    /// A refusal for manifests of another job or another version; [`ErrorKind::Io`](crate::ErrorKind::Io).
     pub(crate) fn list(&self) -> Result<Listing, Error> {
         let names = self.directory.names()?;
         self.sync()?;
@@ -94,7 +104,7 @@ impl Store {
     /// restored, and where the directory decides it is decided [H4].
     ///
     /// # Errors
-    /// [`ErrorKind::Io`]. Whether the manifest is there is unknown then; recovery finds out.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io). Whether the manifest is there is unknown then; recovery finds out.
     pub(crate) fn put_manifest(&self, manifest: &Manifest) -> Result<Digest, Error> {
         let (bytes, digest) = manifest.encode()?;
         if manifest.files().next().is_some() {
@@ -120,7 +130,7 @@ impl Store {
     /// Makes the names in the directory of checkpoints durable.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`]; never to be tried again in this process.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io); never to be tried again in this process.
     pub(crate) fn sync(&self) -> Result<(), Error> {
         sync_dir(&self.checkpoints)
     }
@@ -129,8 +139,8 @@ impl Store {
     /// does, and a fixed amount of memory.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] if it cannot be told, such as for want of rights: that is no damage, and no reason to fall
-    /// back.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if it cannot be told, such as for want of rights: that is no damage, and
+    /// no reason to fall back.
     pub(crate) fn verify(&self, manifest: &Manifest) -> Result<Result<(), Damage>, Error> {
         for (_, found) in self.directory.check(manifest) {
             if let Err(damage) = found? {
@@ -144,7 +154,7 @@ impl Store {
     /// is noticed. Durable with the next fsync of the directory, for it only ever serves to refuse.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`].
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io).
     pub(crate) fn mark_decided(&self, epoch: Epoch) -> Result<(), Error> {
         let path = self.checkpoints.join(FileName::Decided(epoch).to_string());
         File::create(&path).map(drop).map_err(|e| Error::io(e, "write the marker", &path))
@@ -154,7 +164,7 @@ impl Store {
     /// are gone, what only they needed. What is gone already is no error.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`]. Part of it may be left; the next collection has it on its list again.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io). Part of it may be left; the next collection has it on its list again.
     pub(crate) fn collect(&self, plan: &Plan) -> Result<(), Error> {
         plan.manifests.iter().try_for_each(|name| remove(&self.checkpoints.join(name)))?;
         if !plan.manifests.is_empty() {
@@ -167,7 +177,7 @@ impl Store {
     /// the threads of its own earlier attempts.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`].
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io).
     pub(crate) fn remove_live_except(&self, attempt: Attempt) -> Result<(), Error> {
         for name in names(&self.data_dir)? {
             let over = name.strip_prefix(LIVE).and_then(Attempt::parse).is_some_and(|other| other != attempt);
@@ -179,40 +189,8 @@ impl Store {
     }
 }
 
-/// Takes the lock and writes the pid of this process into it.
-fn lock(path: &Path, job: &str) -> Result<File, Error> {
-    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    let mut file = open.map_err(|e| Error::io(e, "open", path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(held(&mut file, path, job)),
-        Err(TryLockError::Error(error)) => return Err(Error::io(error, "lock", path)),
-    }
-    let pid = std::process::id().to_string();
-    file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).map_err(|e| Error::io(e, "write", path))?;
-    Ok(file)
-}
-
-fn held(file: &mut File, path: &Path, job: &str) -> Error {
-    let mut pid = String::new();
-    // Best effort: the holder may be about to write it. A pid is short; whatever else stands there is not shown whole.
-    let _ = file.rewind().and_then(|()| file.take(20).read_to_string(&mut pid));
-    let holder = match pid.trim().parse::<u32>() {
-        Ok(pid) => format!("process {pid}"),
-        Err(_) => "another process".to_owned(),
-    };
-    Error::new(
-        ErrorKind::Busy,
-        format!(
-            "{holder} holds {}: the job `{job}`, or another one in this directory, is running there. Wait until it has \
-             ended or stop it; give each job a --data-dir of its own",
-            path.display()
-        ),
-    )
-}
-
 /// Creates a directory with its parents, and makes each new name durable in the directory above it.
-fn create_durably(path: &Path) -> Result<(), Error> {
+pub(super) fn create_durably(path: &Path) -> Result<(), Error> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match fs::create_dir(path) {
         Ok(()) => sync_dir(parent),
@@ -239,17 +217,17 @@ fn sync_parent_of_old(parent: &Path) -> Result<(), Error> {
     }
 }
 
-fn sync_dir(path: &Path) -> Result<(), Error> {
+pub(super) fn sync_dir(path: &Path) -> Result<(), Error> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(|e| Error::io(e, "make durable", path))
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let mut file = File::create(path).map_err(|e| Error::io(e, "create", path))?;
     file.write_all(bytes).map_err(|e| Error::io(e, "write", path))?;
     file.sync_all().map_err(|e| Error::io(e, "make durable", path))
 }
 
-fn remove(path: &Path) -> Result<(), Error> {
+pub(super) fn remove(path: &Path) -> Result<(), Error> {
     let removed = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
@@ -264,8 +242,10 @@ fn remove(path: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::super::directory::BUFFER;
+    use super::super::hold::LOCK;
     use super::super::manifest::tests::{attempt, file, manifest};
     use super::*;
+    use crate::ErrorKind;
     use crate::state::snapshot::FileRef;
 
     fn open(directory: &tempfile::TempDir) -> Store {

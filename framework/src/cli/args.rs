@@ -25,6 +25,8 @@ pub(crate) enum Cli {
     Topology(Box<Job>, Format),
     /// Go on from a checkpoint, by its number, whatever the log of its sinks says.
     Adopt(Box<Job>, Option<Epoch>),
+    /// Take over what a job has that had this name, in this directory.
+    Rename(Box<Job>, String, Option<PathBuf>),
     /// Change where a source goes on.
     Reset(Box<Job>, Reset),
     /// See whether it could run; with its brokers.
@@ -89,6 +91,16 @@ struct AdoptArgs {
     /// The number of a checkpoint [default: the newest that was decided for sure]
     #[arg(id = "millstream.epoch", value_name = "ID")]
     epoch: Option<Epoch>,
+}
+
+#[derive(Debug, Args)]
+struct RenameArgs {
+    /// The name that the job had
+    #[arg(id = "millstream.old", value_name = "OLD")]
+    old: String,
+    /// Where its checkpoints are [default: --data-dir, or, if nothing is said of that, millstream-data/OLD]
+    #[arg(id = "millstream.old_data_dir", long = "old-data-dir", value_name = "DIRECTORY")]
+    from: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -166,6 +178,9 @@ fn command(job: &Job, relax: impl Fn(Command) -> Command) -> Command {
                  what was written since that checkpoint may be written again";
     let adopt = all(own(Command::new("adopt").about(adopt)), |s| !["restore", "allow_duplicates"].contains(&s.key));
     let adopt = SetArgs::augment_args(ConfigArgs::augment_args(AdoptArgs::augment_args(adopt)));
+    let rename = "Take over all that a job has under its old name, so that it goes on under this one";
+    let rename = all(own(Command::new("rename").about(rename)), |s| !["restore", "allow_duplicates"].contains(&s.key));
+    let rename = SetArgs::augment_args(ConfigArgs::augment_args(RenameArgs::augment_args(rename)));
     let reset = "Change where a source goes on: a new checkpoint with the state of the newest one and other offsets; \
                  shows what would change, and with --execute changes it";
     let reset = all(own(Command::new("reset").about(reset)), |s| !["restore", "allow_duplicates"].contains(&s.key));
@@ -181,6 +196,7 @@ fn command(job: &Job, relax: impl Fn(Command) -> Command) -> Command {
         .subcommand(topology)
         .subcommand(check)
         .subcommand(adopt)
+        .subcommand(rename)
         .subcommand(offsets.subcommand_required(true).arg_required_else_help(true).subcommand(reset))
         .subcommand(checkpoints(job))
 }
@@ -237,6 +253,11 @@ impl Cli {
             Some(("adopt", matches)) => {
                 let job = own::read(layers(job, matches)?, &strict, &args, matches)?.named()?;
                 Ok(Self::Adopt(Box::new(job), AdoptArgs::from_arg_matches(matches)?.epoch))
+            }
+            Some(("rename", matches)) => {
+                let job = own::read(layers(job, matches)?, &strict, &args, matches)?.named()?;
+                let RenameArgs { old, from } = RenameArgs::from_arg_matches(matches)?;
+                Ok(Self::Rename(Box::new(job), old, from))
             }
             Some(("offsets", matches)) => match matches.subcommand() {
                 Some((_, matches)) => {

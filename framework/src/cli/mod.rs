@@ -20,7 +20,7 @@ mod own;
 mod show;
 mod show_config;
 
-use crate::{Error, ErrorKind, Job};
+use crate::{Error, ErrorKind, Job, runtime};
 use args::{Cli, Refusal};
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -51,6 +51,7 @@ fn execute(cli: Cli) -> Result<(), Error> {
         Cli::ShowConfig(job, form) => print(&show_config::show(&job, form)?),
         Cli::Topology(job, format) => print(&job.plan()?.describe(&job.name, format)),
         Cli::Adopt(job, id) => return adopt::run(*job, id, &mut |text| print(text)),
+        Cli::Rename(job, old, from) => print(&runtime::rename(*job, &old, from)?),
         Cli::Reset(job, reset) => return offsets::run(*job, &reset, &mut |text| print(text)),
         Cli::Check(job, broker) => return check::run(&job, broker, &mut |text| print(text)),
         Cli::Checkpoints(job, inspect) => return checkpoints::run(&job, inspect, &mut |text| print(text)),

@@ -1,6 +1,7 @@
-//! One decision without a run, for the commands `adopt` and `offsets reset`: a checkpoint that continues another one,
-//! with what a person has ordered changed. It is decided like any other, and nothing is changed before that but what
-//! each recovery does. No subtask is made for it and no source opened, so it works also where a source refuses to go on.
+//! One decision without a run, for the commands `adopt`, `offsets reset` and `rename`: a checkpoint that continues
+//! another one, with what a person has ordered changed. It is decided like any other, and nothing is changed before
+//! that but what each recovery does. No subtask is made for it and no source opened, so it works also where a source
+//! refuses to go on.
 
 use super::attempt::{Order, Session};
 use super::control::Control;
@@ -14,10 +15,10 @@ use crate::topology::Plan;
 use crate::{Attempt, Epoch, Error, ErrorKind, Job};
 
 /// A job whose directory is held.
-struct Lone {
-    session: Session,
-    plan: Plan,
-    attempt: Attempt,
+pub(super) struct Lone {
+    pub(super) session: Session,
+    pub(super) plan: Plan,
+    pub(super) attempt: Attempt,
     order: Order,
 }
 
@@ -26,20 +27,25 @@ impl Lone {
         let plan = job.plan()?;
         plan.graph.read_secrets()?;
         let store = Store::open(&job.settings.data_dir, &job.name)?;
+        Ok(Self::of(job, plan, store))
+    }
+
+    /// Of a directory that is held already.
+    pub(super) fn of(job: Job, plan: Plan, store: Store) -> Self {
         let (restore, allow_duplicates) = (job.settings.restore, job.settings.allow_duplicates);
         let order = Order { restore, allow_duplicates, suspect: None };
         let control = Control::new(&job.name);
-        Ok(Self { session: Session::new(job, store, control), plan, attempt: Attempt::draw(), order })
+        Self { session: Session::new(job, store, control), plan, attempt: Attempt::draw(), order }
     }
 
     /// Steps 2 to 5 of a recovery.
-    async fn examine(&self, access: Access) -> Result<Examined, Error> {
+    pub(super) async fn examine(&self, access: Access) -> Result<Examined, Error> {
         let listing = self.session.store.list()?;
         recovery::examine(&self.session, &self.plan, (self.attempt, &self.order), listing, access).await
     }
 
     /// Steps 6 and 7, then 4 to 6 of a checkpoint, if there is one to decide.
-    async fn decide(&self, examined: Examined, next: Option<Manifest>) -> Result<(), Error> {
+    pub(super) async fn decide(&self, examined: Examined, next: Option<Manifest>) -> Result<(), Error> {
         let Self { session, plan, attempt, .. } = self;
         let Recovered { log, uncleaned, .. } = recovery::settle(session, plan, *attempt, examined).await?;
         let Some(next) = next else { return Ok(()) };
@@ -55,7 +61,7 @@ impl Lone {
 
 /// # Errors
 /// If a decision is not known to be made.
-fn known(decided: Decided, session: &Session) -> Result<(), Error> {
+pub(super) fn known(decided: Decided, session: &Session) -> Result<(), Error> {
     match decided {
         Decided::Committed => Ok(()),
         Decided::Superseded => Err(ownership::lost(session, None)),
@@ -64,7 +70,7 @@ fn known(decided: Decided, session: &Session) -> Result<(), Error> {
     }
 }
 
-fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| Error::new(ErrorKind::Io, "cannot start a runtime").because(e))?.block_on(work)
 }

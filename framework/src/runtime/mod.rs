@@ -14,6 +14,7 @@
 //! | `control.rs` | what the job shares with those who watch and command it |
 //! | `lone.rs` | one decision without a run, for commands |
 //! | `reset.rs` | what such a decision changes of the offsets of a source |
+//! | `rename.rs` | what a job has under one name becomes another's |
 //! | `solo.rs` | all subtasks of a plan in the calling thread, for tests |
 //!
 //! The coordinator runs on a thread of its own, apart from the workers and from who started the job.
@@ -26,6 +27,7 @@ mod metrics;
 mod ownership;
 mod poison;
 mod recovery;
+mod rename;
 mod reset;
 mod solo;
 mod status;
@@ -38,6 +40,7 @@ pub use handle::JobHandle;
 pub(crate) use handle::{run, start};
 pub(crate) use lone::{adopt, reset};
 pub(crate) use ownership::decider;
+pub(crate) use rename::rename;
 pub(crate) use reset::{To, Wanted};
 pub(crate) use solo::Solo;
 pub use status::{CheckpointStatus, JobStatus, OperatorStatus, Phase, Role};

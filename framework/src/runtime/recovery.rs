@@ -51,7 +51,9 @@ pub(crate) enum Access {
     /// Nothing that others notice: nobody is fenced, and of a log of sinks counts what it says without that, a decision
     /// under way included.
     Look,
-    /// Fence all others, and make the log of the sinks if there is none.
+    /// Fence all others.
+    Take,
+    /// The same, and make the log of the sinks if there is none.
     Make,
 }
 
@@ -103,6 +105,7 @@ pub(crate) async fn examine(
     let store = &session.store;
     let decider = ownership::decider(plan)?;
     let mut facts = Facts::new(store.data_dir().display().to_string(), &listing, order.restore, order.allow_duplicates);
+    facts = facts.with_heir(&listing, store.job());
     let mut shown = Vec::new();
     for (node, name, sink) in sinks(plan) {
         let cx = sink_context(store.job(), name, plan.parallelism(node), attempt);
