@@ -5,7 +5,7 @@
 //! 1. `open` makes or checks the progress topic, and works out the transaction's time-out. It fences nobody.
 //! 2. `look` reads the newest record, an undecided one included (`tail.rs`).
 //! 3. `fence` makes a producer with the job's transactional id. `init_transactions` ends the right of all earlier ones
-//!    to commit, and settles what they left open.
+//!    to commit, and settles what they left open; what it leaves open all the same is ended too (`settle.rs`).
 //! 4. `read`, only after that, reads the newest committed record up to the high watermark.
 //! 5. Writers begin the transaction with their first record (`transaction.rs`).
 //! 6. `commit` writes the record, waits until all is written, and asks for the commit. Only an `Ok` of Kafka's is
@@ -18,6 +18,7 @@
 //! 8. After anything but `Committed` the log is over: nothing is written or committed any more.
 
 use super::self_test;
+use super::settle::settle;
 use super::tail::{Kept, Key, Tail};
 use super::topic;
 use super::transaction::{Outcome, Record, Transaction};
@@ -173,7 +174,8 @@ impl Opening {
         cluster.register(&transaction)?;
         let (job, topic, config) = (self.job.clone(), self.topic.clone(), self.consuming.clone());
         let tail = Tail { job, topic, config, outage: self.outage.clone(), kept: Kept::default() };
-        let inner = Inner { key: serde_json::to_vec(&Key::of(&cx.job))?, tail, transaction };
+        let (key, written_to) = (serde_json::to_vec(&Key::of(&cx.job))?, self.written_to.clone());
+        let inner = Inner { key, tail, written_to, transaction };
         Ok(KafkaLog { id: found.id, inner: Arc::new(inner), patience: cluster.patience })
     }
 }
@@ -244,6 +246,8 @@ struct KafkaLog {
 /// What the threads need that ask.
 struct Inner {
     tail: Tail,
+    /// What will be written to, as far as that is known before records come.
+    written_to: Vec<String>,
     key: Vec<u8>,
     transaction: Arc<Transaction>,
 }
@@ -285,9 +289,7 @@ impl DecisionLog for KafkaLog {
     }
 
     fn fence<'a>(&'a self) -> Later<'a, Result<(), Error>> {
-        Box::pin(
-            self.ask(|inner, until, called_off| Ok(inner.transaction.fence(until, &|| !called_off.load(Relaxed))?)),
-        )
+        Box::pin(self.ask(|inner, until, called_off| inner.fence(until, called_off)))
     }
 
     fn read<'a>(&'a self) -> Later<'a, Result<Option<Progress>, Error>> {
@@ -304,6 +306,12 @@ impl DecisionLog for KafkaLog {
 }
 
 impl Inner {
+    /// Before anybody writes.
+    fn fence(&self, until: Instant, called_off: &AtomicBool) -> Result<(), BoxError> {
+        self.transaction.fence(until, &|| !called_off.load(Relaxed))?;
+        settle((&self.tail, &self.transaction), &self.written_to, until, called_off)
+    }
+
     fn commit(&self, progress: &Progress, called_off: &AtomicBool) -> Decided {
         let value = match serde_json::to_vec(progress) {
             Ok(value) => value,
@@ -311,7 +319,7 @@ impl Inner {
                 return Decided::Unknown(Error::new(ErrorKind::Failed, "a decision cannot be written").because(error));
             }
         };
-        let record = Record { topic: &self.tail.topic, key: &self.key, value: &value };
+        let record = Record { topic: &self.tail.topic, partition: 0, key: &self.key, value: &value };
         let goes_on = || !called_off.load(Relaxed);
         match self.transaction.commit(&record, clock::now() + COMMIT, &goes_on) {
             Outcome::Committed { renew: false } => Decided::Committed,
@@ -325,6 +333,7 @@ impl Inner {
     fn renew(&self, progress: &Progress, called_off: &AtomicBool) -> Decided {
         tracing::info!(job = progress.job, epoch = progress.epoch, "Kafka was slow to commit: taking a new producer");
         let until = clock::now() + COMMIT;
+        // nothing is open any more: that was the commit
         let renewed = self.transaction.fence(until, &|| !called_off.load(Relaxed));
         let newest = renewed.map_err(Into::into).and_then(|()| self.tail.read(until, called_off));
         let decided = match newest {

@@ -12,6 +12,7 @@
 //! | `log.rs` | the decision log: how it is opened, fenced, read, and committed to |
 //! | `topic.rs`, `tail.rs` | the topic where decisions stand, and its newest record |
 //! | `self_test.rs` | whether brokers keep what they promise |
+//! | `settle.rs` | what brokers left open in spite of it is ended |
 //!
 //! There is one producer per process, job and `Kafka` value for exactly once, and one per sink for at least once. What
 //! a writer has written before its barrier is drained in `prepare`; what decides is the commit of the transaction, by
@@ -24,6 +25,7 @@ mod message;
 mod partitioning;
 mod producer;
 pub(crate) mod self_test;
+mod settle;
 mod tail;
 mod topic;
 mod transaction;

@@ -65,7 +65,7 @@ pub(super) struct Kept {
 }
 
 impl Tail {
-    fn client(&self, isolation: Isolation) -> Result<Arc<Client>, BoxError> {
+    pub(super) fn client(&self, isolation: Isolation) -> Result<Arc<Client>, BoxError> {
         let mut kept = self.kept.clients[isolation as usize].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = &*kept {
             return Ok(client.clone());

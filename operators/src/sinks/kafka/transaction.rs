@@ -7,6 +7,7 @@
 use super::producer::{Producer, is_fenced};
 use crate::kafka::client::code_of;
 use crate::kafka::outage::Outage;
+use crate::sources::kafka::KafkaPartition;
 use millstream_framework::{Attempt, Error, ErrorKind, clock, failpoint};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -256,7 +257,7 @@ impl Transaction {
         };
         self.lock().phase = Phase::Committing;
         let breaks = producer.breaks();
-        let asked = match self.send(&producer, record, until, goes_on) {
+        let asked = match self.send(&producer, std::slice::from_ref(record), until, goes_on) {
             Ok(()) => clock::now(),
             Err(error) => return self.failed_with(error),
         };
@@ -291,23 +292,55 @@ impl Transaction {
         if was_fenced { Outcome::Fenced } else { Outcome::Unknown(error) }
     }
 
+    /// Ends what this transactional id has open in these partitions, though nobody may know of it any more: the mark
+    /// that aborts what is written now aborts that, too.
+    ///
+    /// # Errors
+    /// If it is not known to have been done.
+    pub(super) fn abort_in(
+        &self,
+        partitions: &[KafkaPartition],
+        until: Instant,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
+        let producer = self.enter()?;
+        // with a key, for topics that are compacted
+        let records = partitions.iter().map(|KafkaPartition { topic, partition }| Record {
+            topic,
+            partition: *partition,
+            key: b"aborted",
+            value: b"",
+        });
+        self.send(&producer, &records.collect::<Vec<_>>(), until, goes_on)?;
+        while let Err(error) = producer.base().abort_transaction(SLICE) {
+            if !is_retriable(&error) || clock::now() >= until || !goes_on() {
+                self.give_up();
+                return Err(failed(&format!("cannot abort what was left open: {error}")));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.lock().phase = Phase::Idle;
+        Ok(())
+    }
+
+    /// Has the records written. Blocks.
     fn send(
         &self,
         producer: &Producer,
-        record: &Record<'_>,
+        records: &[Record<'_>],
         until: Instant,
         goes_on: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
         let goes_on = || clock::now() < until && goes_on();
-        loop {
-            let message = BaseRecord::<[u8], [u8]>::to(record.topic).partition(0).key(record.key).payload(record.value);
-            match producer.base().send(message) {
-                Ok(()) => break,
-                Err((error, _)) if code_of(&error) == Code::QueueFull && goes_on() => {
-                    producer.check()?;
-                    std::thread::sleep(Duration::from_millis(1));
+        for Record { topic, partition, key, value } in records {
+            while let Err((error, _)) =
+                producer.base().send(BaseRecord::<[u8], [u8]>::to(topic).partition(*partition).key(key).payload(value))
+            {
+                if code_of(&error) != Code::QueueFull || !goes_on() {
+                    return Err(failed(&format!("cannot write to `{topic}`: {error}")));
                 }
-                Err((error, _)) => return Err(failed(&format!("cannot write to `{}`: {error}", record.topic))),
+                producer.check()?;
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
         match producer.drain(goes_on)? {
@@ -344,9 +377,11 @@ impl Transaction {
     }
 }
 
-/// What the log writes last into a transaction.
+/// What the log writes itself.
+#[derive(Clone, Copy)]
 pub(super) struct Record<'a> {
     pub(super) topic: &'a str,
+    pub(super) partition: i32,
     pub(super) key: &'a [u8],
     pub(super) value: &'a [u8],
 }
