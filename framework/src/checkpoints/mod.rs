@@ -84,6 +84,6 @@ pub(crate) use log::Log;
 pub(crate) use manifest::{Damage, Former, GateTime, Head, Manifest, Part, SplitSnapshot, SplitTime};
 pub(crate) use outlook::{Outlook, outlook};
 pub(crate) use protocol::{Command, Coordinator, Event, Participant, Participants, Settings, Start};
-pub(crate) use record::{Record, VERSION as RECORD_VERSION, hint, newest_decided, refuse_gone};
+pub(crate) use record::{Record, hint, newest_decided, refuse_gone};
 pub(crate) use recover::{Decision, Facts, Restore, Shown, recover};
 pub(crate) use store::Store;

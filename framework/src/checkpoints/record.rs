@@ -34,9 +34,6 @@ pub(crate) struct Record {
     pub(crate) newest: Option<Progress>,
 }
 
-/// Version of the records that are understood.
-pub(crate) const VERSION: u32 = 1;
-
 impl Record {
     /// Whether the newest checkpoint was decided by the directory, and what this log says does not contradict it.
     pub(super) fn is_behind_the_directory(&self, facts: &Facts) -> bool {
@@ -78,7 +75,7 @@ pub(super) fn latest(facts: &Facts, record: &Record) -> Result<Decision, Error> 
             (None, None) => Ok(Decision::Fresh { first: 0 }),
         };
     };
-    if r.version != VERSION {
+    if r.version != Progress::VERSION {
         return Err(refuse_version(record, r));
     }
     if let Some(known) = known.filter(|known| *known > r.epoch) {
@@ -204,9 +201,11 @@ fn refuse_unknown_record(facts: &Facts, record: &Record, r: &Progress) -> Error 
 
 fn refuse_version(record: &Record, r: &Progress) -> Error {
     Error::refused(format!(
-        "the newest record in {} has version {}, this program reads version {VERSION}: use the millstream that wrote \
+        "the newest record in {} has version {}, this program reads version {}: use the millstream that wrote \
          it, or a newer one",
-        record.id, r.version
+        record.id,
+        r.version,
+        Progress::VERSION
     ))
 }
 

@@ -607,7 +607,7 @@ pub(super) mod tests {
     /// R of an epoch and the attempt that took it.
     pub(in crate::checkpoints) fn names(epoch: Epoch, by: u8) -> Progress {
         Progress {
-            version: record::VERSION,
+            version: Progress::VERSION,
             job: "words".into(),
             instance: Instance(uuid::Uuid::nil()),
             attempt: attempt(by),

@@ -26,7 +26,7 @@ pub struct Instance(pub uuid::Uuid);
 /// The record R(n): which checkpoint is decided, and whose the job is. The newest one counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Version of this record; 1.
+    /// Version of this record, [`VERSION`](Self::VERSION).
     pub version: u32,
     /// The job.
     pub job: String,
@@ -40,6 +40,11 @@ pub struct Progress {
     pub manifest: Digest,
     /// The manifest before it; none for the first.
     pub parent: Option<Digest>,
+}
+
+impl Progress {
+    /// The version that this code writes, and the only one that it reads.
+    pub const VERSION: u32 = 1;
 }
 
 /// Which log it is. It stands in the manifests that the log decided, so that another one is not taken for it.

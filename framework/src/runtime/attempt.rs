@@ -9,8 +9,8 @@ use super::status::Phase;
 use super::wiring::{Common, Switchboard, reads_ahead, wire};
 use super::worker::{self, Shared};
 use crate::checkpoints::{
-    Command, Coordinator, Event, Head, Log, Manifest, Part, Participant, RECORD_VERSION, Restore, Settings,
-    SplitSnapshot, Store, collect,
+    Command, Coordinator, Event, Head, Log, Manifest, Part, Participant, Restore, Settings, SplitSnapshot, Store,
+    collect,
 };
 use crate::config::{self, Budget};
 use crate::failpoint::failpoint;
@@ -61,7 +61,7 @@ impl Session {
         (manifest, parent): (Digest, Option<Digest>),
     ) -> Progress {
         let (job, instance) = (self.job.name.clone(), self.instance);
-        Progress { version: RECORD_VERSION, job, instance, attempt, epoch, manifest, parent }
+        Progress { version: Progress::VERSION, job, instance, attempt, epoch, manifest, parent }
     }
 }
 

@@ -7,7 +7,7 @@
 //! cannot tell, and yields: it ends, to be started again after a pause, and never fences back.
 
 use super::attempt::{Order, Session};
-use crate::checkpoints::{Decision, Facts, Log, Manifest, RECORD_VERSION, Record, hint, refuse_gone};
+use crate::checkpoints::{Decision, Facts, Log, Manifest, Record, hint, refuse_gone};
 use crate::config::Settings;
 use crate::failpoint::failpoint;
 use crate::operator::{Decided, Decider, DecisionLog, Digest, LogContext, Progress};
@@ -132,20 +132,13 @@ pub(crate) async fn claim(
     if session.right.get() == Right::Claimed {
         return Ok(());
     }
-    let instance = session.instance;
     let claimed = match (decision, restored, &record.newest) {
         // also adopts what the directory decided
-        (Decision::Restore { announce: None, .. }, Some((manifest, digest)), _) => Progress {
-            version: RECORD_VERSION,
-            job: session.job.name.clone(),
-            instance,
-            attempt,
-            epoch: manifest.epoch,
-            manifest: digest.clone(),
-            parent: manifest.parent.clone(),
-        },
+        (Decision::Restore { announce: None, .. }, Some((manifest, digest)), _) => {
+            session.record(attempt, manifest.epoch, (digest.clone(), manifest.parent.clone()))
+        }
         // what goes back or starts afresh leaves the record as it is until it has decided something [H16]
-        (_, _, Some(newest)) => Progress { instance, attempt, ..newest.clone() },
+        (_, _, Some(newest)) => Progress { instance: session.instance, attempt, ..newest.clone() },
         (_, _, None) => return Ok(()),
     };
     match log.commit(&claimed).await {

@@ -148,25 +148,20 @@ pub(crate) struct Purpose<'a> {
 /// # Errors
 /// [`ErrorKind::Usage`] for what may not be set, and for secrets that cannot be read.
 pub(crate) fn configure(cluster: &Cluster, more: &Settings, purpose: &Purpose<'_>) -> Result<ClientConfig, BoxError> {
-    let mut config = ClientConfig::new();
     let kib = (purpose.ahead_bytes / 1024).clamp(64, 2_097_151);
     let defaults = [
-        ("client.id", purpose.client_id.to_owned()),
+        ("client.id", purpose.client_id),
         // bytes are the bound, so records are none
-        ("queued.min.messages", "1000000".into()),
-        ("queued.max.messages.kbytes", kib.to_string()),
-        ("fetch.max.bytes", (kib * 1024).clamp(1 << 20, 50 << 20).to_string()),
-        ("fetch.queue.backoff.ms", "20".into()),
+        ("queued.min.messages", "1000000"),
+        ("queued.max.messages.kbytes", &kib.to_string()),
+        ("fetch.max.bytes", &(kib * 1024).clamp(1 << 20, 50 << 20).to_string()),
+        ("fetch.queue.backoff.ms", "20"),
         // so that the end of a partition shows soon
-        ("fetch.wait.max.ms", "100".into()),
-        ("reconnect.backoff.max.ms", "1000".into()),
-        ("socket.timeout.ms", "30000".into()),
-        ("log.connection.close", "false".into()),
+        ("fetch.wait.max.ms", "100"),
+        ("reconnect.backoff.max.ms", "1000"),
+        ("socket.timeout.ms", "30000"),
+        ("log.connection.close", "false"),
     ];
-    for (name, value) in defaults {
-        config.set(name, value);
-    }
-    of_user(&mut config, &cluster.settings.and(more), REFUSED)?;
     let fixed = [
         ("bootstrap.servers", &*cluster.brokers),
         ("enable.auto.commit", "false"),
@@ -177,13 +172,9 @@ pub(crate) fn configure(cluster: &Cluster, more: &Settings, purpose: &Purpose<'_
         ("enable.partition.eof", "true"),
         ("allow.auto.create.topics", "false"),
     ];
-    for (name, value) in fixed {
-        config.set(name, value);
-    }
-    if let Some(group) = purpose.group {
-        config.set("group.id", group);
-    }
-    Ok(config)
+    let group = purpose.group.map(|group| ("group.id", group));
+    let fixed: Vec<_> = fixed.into_iter().chain(group).collect();
+    layered(&defaults, (&cluster.settings.and(more), REFUSED), &fixed)
 }
 
 /// The configuration of a producer.
@@ -195,7 +186,6 @@ pub(crate) fn configure_producer(
     more: &Settings,
     client_id: &str,
 ) -> Result<ClientConfig, BoxError> {
-    let mut config = ClientConfig::new();
     let defaults = [
         ("client.id", client_id),
         ("linger.ms", "5"),
@@ -207,10 +197,6 @@ pub(crate) fn configure_producer(
         ("topic.metadata.refresh.interval.ms", "60000"),
         ("log.connection.close", "false"),
     ];
-    for (name, value) in defaults {
-        config.set(name, value);
-    }
-    of_user(&mut config, &cluster.settings.and(more), REFUSED_OF_SINKS)?;
     let fixed = [
         ("bootstrap.servers", &*cluster.brokers),
         ("enable.idempotence", "true"),
@@ -220,13 +206,19 @@ pub(crate) fn configure_producer(
         // as the Java client: by the hash of the key; without a key, batch by batch to any
         ("partitioner", "murmur2_random"),
     ];
-    for (name, value) in fixed {
-        config.set(name, value);
-    }
-    Ok(config)
+    layered(&defaults, (&cluster.settings.and(more), REFUSED_OF_SINKS), &fixed)
 }
 
-fn of_user(config: &mut ClientConfig, settings: &Settings, of: &[(&str, &'static str)]) -> Result<(), BoxError> {
+/// What is set, what the user sets instead, and what nobody can change: `refused` says why.
+fn layered(
+    defaults: &[(&str, &str)],
+    (settings, of): (&Settings, &[(&str, &'static str)]),
+    fixed: &[(&str, &str)],
+) -> Result<ClientConfig, BoxError> {
+    let mut config = ClientConfig::new();
+    for (name, value) in defaults {
+        config.set(*name, *value);
+    }
     for (name, value) in &settings.0 {
         if let Some(why) = refused(of, name) {
             return Err(usage(format!("the Kafka setting `{name}` cannot be set: {why}")));
@@ -236,7 +228,10 @@ fn of_user(config: &mut ClientConfig, settings: &Settings, of: &[(&str, &'static
             Value::Secret(secret) => config.set(name, secret.reveal()?),
         };
     }
-    Ok(())
+    for (name, value) in fixed {
+        config.set(*name, *value);
+    }
+    Ok(config)
 }
 
 /// What librdkafka says of a configuration that it does not take; without the values of secrets.

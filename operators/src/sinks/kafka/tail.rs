@@ -21,9 +21,6 @@ const SPAN: i64 = 1000;
 /// How long a transaction at the end may stay open before what it holds is given as it is.
 const UNDECIDED: Duration = Duration::from_secs(5);
 
-/// The form of records that this version writes and reads.
-pub(super) const VERSION: u32 = 1;
-
 /// The key of all records of a job. The domain is for jobs that decide parts of themselves apart; there is one now.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Key {
@@ -260,8 +257,9 @@ fn parse(job: &str, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Progress
         version: u32,
     }
     let Version { version } = serde_json::from_slice(value).map_err(|error| format!("its value: {error}"))?;
-    if version != VERSION {
-        return Err(format!("it is of version {version}, and this program knows version {VERSION}"));
+    if version != Progress::VERSION {
+        let known = Progress::VERSION;
+        return Err(format!("it is of version {version}, and this program knows version {known}"));
     }
     let progress: Progress = serde_json::from_slice(value).map_err(|error| format!("its value: {error}"))?;
     if progress.job != job {
@@ -277,7 +275,7 @@ mod tests {
 
     fn progress(job: &str) -> Progress {
         Progress {
-            version: VERSION,
+            version: Progress::VERSION,
             job: job.into(),
             instance: Instance(uuid::Uuid::from_u128(1)),
             attempt: Attempt::draw(),
