@@ -32,6 +32,7 @@ use millstream_framework::{
 };
 use rdkafka::ClientConfig;
 use rdkafka::consumer::Consumer as _;
+use std::cell::Cell;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -66,16 +67,31 @@ impl Decider for Cluster {
         Box::pin(async move {
             let opened = Opening::new(self, cx).map_err(|error| Error::from_user(error, self.place()))?;
             let (opened, patience) = (Arc::new(opened), self.patience);
-            let asked = opened.clone();
-            let found = aside(move |called_off| asked.find(create, called_off));
-            let found = tokio::time::timeout(patience, found).await.map_err(|_| self.is_away())?;
-            let Some(found) = found.map_err(|error| Error::from_user(error, self.place()))? else { return Ok(None) };
+            let (asked, tail) = (opened.clone(), Arc::new(opened.tail()));
+            let found = async {
+                let found = aside(move |called_off| asked.find(create, called_off)).await;
+                found.map_err(|error| Some(Error::from_user(error, self.place())))?.ok_or(None)
+            };
+            // a job that has run before has a record, which can be looked for meanwhile
+            let seen = tail.clone();
+            let looked = async {
+                if create {
+                    return Ok(None);
+                }
+                Ok(aside(move |called_off| seen.look(called_off)).await.ok())
+            };
+            let both = tokio::time::timeout(patience, async { tokio::try_join!(found, looked) });
+            let (found, looked) = match both.await.map_err(|_| self.is_away())? {
+                Ok(both) => both,
+                Err(no_log) => return no_log.map_or(Ok(None), Err),
+            };
             transaction_timeout(cx, found.timeout_max)?;
             // a job that exists has done so when it was new
             if create && self.self_test {
                 self_test::run_once(self).await?;
             }
-            let log = opened.log(self, cx, found).map_err(|error| Error::from_user(error, self.place()))?;
+            let log =
+                opened.log(self, cx, (found, tail, looked)).map_err(|error| Error::from_user(error, self.place()))?;
             Ok(Some(Box::new(log) as Box<dyn DecisionLog>))
         })
     }
@@ -161,7 +177,17 @@ impl Opening {
         Ok(LogId { system, name: self.topic.clone(), incarnation })
     }
 
-    fn log(&self, cluster: &Cluster, cx: &LogContext, found: Found) -> Result<KafkaLog, BoxError> {
+    fn tail(&self) -> Tail {
+        let (job, topic, config) = (self.job.clone(), self.topic.clone(), self.consuming.clone());
+        Tail { job, topic, config, outage: self.outage.clone(), kept: Kept::default() }
+    }
+
+    fn log(
+        &self,
+        cluster: &Cluster,
+        cx: &LogContext,
+        (found, tail, looked): (Found, Arc<Tail>, Option<Option<Progress>>),
+    ) -> Result<KafkaLog, BoxError> {
         let timeout = transaction_timeout(cx, found.timeout_max)?;
         let mut producing = self.producing.clone();
         let batch_bytes = super::destination::fit(&mut producing, found.batch_bytes_max.into_iter());
@@ -172,11 +198,10 @@ impl Opening {
         let transaction = Transaction::new((&cx.job, cx.attempt), producing, self.outage.clone(), batch_bytes);
         let transaction = Arc::new(transaction);
         cluster.register(&transaction)?;
-        let (job, topic, config) = (self.job.clone(), self.topic.clone(), self.consuming.clone());
-        let tail = Tail { job, topic, config, outage: self.outage.clone(), kept: Kept::default() };
         let (key, written_to) = (serde_json::to_vec(&Key::of(&cx.job))?, self.written_to.clone());
         let inner = Inner { key, tail, written_to, transaction };
-        Ok(KafkaLog { id: found.id, inner: Arc::new(inner), patience: cluster.patience })
+        let looked = Cell::new(looked);
+        Ok(KafkaLog { id: found.id, inner: Arc::new(inner), looked, patience: cluster.patience })
     }
 }
 
@@ -240,12 +265,14 @@ fn transaction_timeout(cx: &LogContext, broker_max: Option<Duration>) -> Result<
 struct KafkaLog {
     id: LogId,
     inner: Arc<Inner>,
+    /// What the first look finds, if that was done already.
+    looked: Cell<Option<Option<Progress>>>,
     patience: Duration,
 }
 
 /// What the threads need that ask.
 struct Inner {
-    tail: Tail,
+    tail: Arc<Tail>,
     /// What will be written to, as far as that is known before records come.
     written_to: Vec<String>,
     key: Vec<u8>,
@@ -285,7 +312,12 @@ impl DecisionLog for KafkaLog {
     }
 
     fn look<'a>(&'a self) -> Later<'a, Result<Option<Progress>, Error>> {
-        Box::pin(self.ask(|inner, _, called_off| inner.tail.look(called_off)))
+        Box::pin(async {
+            match self.looked.take() {
+                Some(looked) => Ok(looked),
+                None => self.ask(|inner, _, called_off| inner.tail.look(called_off)).await,
+            }
+        })
     }
 
     fn fence<'a>(&'a self) -> Later<'a, Result<(), Error>> {

@@ -14,7 +14,7 @@ use super::tail::{Isolation, Tail};
 use super::transaction::Transaction;
 use crate::kafka::client::Questions;
 use crate::sources::kafka::KafkaPartition;
-use millstream_framework::{BoxError, clock};
+use millstream_framework::{BoxError, Error, ErrorKind, clock};
 use rdkafka::Offset;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -54,9 +54,18 @@ pub(super) fn settle(
 fn ends(tail: &Tail, topics: &[String], called_off: &AtomicBool) -> Result<Ends, BoxError> {
     let client = tail.client(Isolation::ReadUncommitted)?;
     let questions = Questions { client: &client, called_off };
-    let found = questions.topics(Some(topics))?;
-    let all = found.iter().flat_map(|(topic, count)| (0..*count).map(|at| KafkaPartition::new(topic, at)));
-    let ends = questions.offsets(&all.collect::<Vec<_>>(), Offset::End)?;
+    let mut all = Vec::new();
+    for topic in topics {
+        match questions.topics(Some(std::slice::from_ref(topic))) {
+            Ok(found) => {
+                all.extend(found.values().flat_map(|count| 0..*count).map(|at| KafkaPartition::new(topic, at)))
+            }
+            // who may not look at it may not have written to it; who writes is told
+            Err(error) if error.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::Usage) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let ends = questions.offsets(&all, Offset::End)?;
     Ok(ends.into_iter().filter_map(|(partition, end)| Some((partition, end?))).collect())
 }
 
