@@ -224,21 +224,23 @@ fn broker(questions: &Questions<'_>, admin: &Admin, topic: &str) -> Result<Optio
     Ok(settings)
 }
 
-/// Brokers tell no version; what came with one tells it.
+/// Brokers tell no version; the settings that came with one tell it.
 ///
 /// # Errors
 /// A refusal if they are too old, or if what they have is switched off.
 fn old(settings: &Values) -> Result<(), Error> {
+    // came with 3.6
     const VERIFIES: &str = "transaction.partition.verification.enable";
+    const OF_3_7: &str = "telemetry.max.bytes";
     match settings.get(VERIFIES).map(String::as_str) {
-        Some("true") => Ok(()),
+        Some("true") if settings.contains_key(OF_3_7) => Ok(()),
+        Some("true") | None => Err(Error::refused(
+            "the brokers are too old to write exactly once: take Kafka 3.7 or newer, or `.at_least_once()` sinks",
+        )),
         Some(other) => Err(Error::refused(format!(
             "the brokers are set to `{VERIFIES}` = `{other}`, with which a record that is late can end up in a \
             transaction that is over: set it to `true`"
         ))),
-        None => Err(Error::refused(
-            "the brokers are too old to write exactly once: take Kafka 3.7 or newer, or `.at_least_once()` sinks",
-        )),
     }
 }
 
@@ -429,10 +431,15 @@ mod tests {
 
     #[test]
     fn brokers_that_are_too_old_are_refused() {
-        let with =
-            |value: &str| old(&Values::from([("transaction.partition.verification.enable".into(), value.into())]));
-        assert!(with("true").is_ok());
-        assert!(with("false").unwrap_err().to_string().contains("set it to `true`"));
+        let with = |value: &str| {
+            let set = [("transaction.partition.verification.enable", value), ("telemetry.max.bytes", "1048576")];
+            set.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+        };
+        assert!(old(&with("true")).is_ok());
+        assert!(old(&with("false")).unwrap_err().to_string().contains("set it to `true`"));
+        let mut of_3_6: Values = with("true");
+        of_3_6.remove("telemetry.max.bytes");
+        assert!(old(&of_3_6).unwrap_err().to_string().contains("3.7 or newer"));
         assert!(old(&Values::new()).unwrap_err().to_string().contains("3.7 or newer"));
     }
 }

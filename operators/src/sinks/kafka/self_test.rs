@@ -1,5 +1,6 @@
 //! Tries brokers out: whether they keep what exactly once rests on. It takes a topic of its own, which is deleted
-//! afterwards, and a transactional id that nobody else has.
+//! afterwards, and a transactional id that nobody else has. Topics of tests that were killed are deleted by the next one
+//! that comes some time later: a name says when its topic was made.
 //!
 //! 1. A topic is made as those are where decisions stand, and has the settings that it was to have.
 //! 2. A record of a transaction that is aborted, and one of a transaction that is committed.
@@ -18,16 +19,19 @@ use crate::kafka::settings::{Purpose, Settings, configure, configure_producer};
 use millstream_framework::{BoxError, Error, ErrorKind, clock};
 use rdkafka::ClientConfig;
 use rdkafka::Message as _;
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseRecord, Producer as _};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// The beginning of the names of topics for tests.
 const TOPIC: &str = "__millstream_test_";
+
+/// Topics that are older than that are left over.
+const LEFT_OVER: Duration = Duration::from_hours(1);
 
 /// How long one call may take.
 const SLICE: Duration = Duration::from_secs(1);
@@ -87,7 +91,7 @@ struct Test {
 impl Test {
     fn new(cluster: &Cluster) -> Result<Self, BoxError> {
         let id = uuid::Uuid::new_v4();
-        let (topic, transactional) = (format!("{TOPIC}{id}"), format!("millstream-test-{id}"));
+        let (topic, transactional) = (format!("{TOPIC}{}-{id}", now_s()), format!("millstream-test-{id}"));
         let purpose = Purpose { client_id: "millstream-test", group: Some(&transactional), ahead_bytes: 1 << 20 };
         let config = configure(cluster, &Settings::default(), &purpose)?;
         let mut producing = configure_producer(cluster, &Settings::default(), "millstream-test")?;
@@ -108,7 +112,21 @@ impl Test {
         if let Err(code) = admin.delete(&questions, &[&self.tail.topic])? {
             tracing::warn!(topic = self.tail.topic, ?code, "the topic of the self-test could not be deleted");
         }
+        if let Err(error) = Self::clear(&questions, &admin) {
+            tracing::debug!(%error, "topics of earlier self-tests could not be deleted");
+        }
         tried
+    }
+
+    /// Deletes what tests have left that were killed; whoever may not do that leaves it.
+    fn clear(questions: &Questions<'_>, admin: &Admin) -> Result<(), BoxError> {
+        let all = questions.topics(None)?;
+        let left: Vec<_> = all.keys().map(String::as_str).filter(|topic| is_left_over(topic, now_s())).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(topics = ?left, "deleting what self-tests have left that were killed");
+        admin.delete(questions, &left)?.map_err(|code| KafkaError::AdminOp(code).into())
     }
 
     fn admin(&self) -> ClientConfig {
@@ -194,9 +212,34 @@ impl Test {
     }
 }
 
+/// Seconds since 1970.
+fn now_s() -> u64 {
+    clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Whether a topic is one of a test, and none that may be under way.
+fn is_left_over(topic: &str, now_s: u64) -> bool {
+    let made_s = topic.strip_prefix(TOPIC).and_then(|rest| rest.split('-').next()?.parse::<u64>().ok());
+    made_s.is_some_and(|made_s| now_s.saturating_sub(made_s) > LEFT_OVER.as_secs())
+}
+
 /// Who may not make topics for tests can do without.
 fn hint(error: BoxError) -> BoxError {
     let error =
         Error::from_user(error, "it needs topics that begin with `__millstream_test_`, or `Kafka::self_test(false)`");
     error.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_of_tests_are_left_over_after_a_while() {
+        assert!(is_left_over("__millstream_test_1000-ab", 4601));
+        assert!(!is_left_over("__millstream_test_1000-ab", 4600));
+        // a clock that is ahead
+        assert!(!is_left_over("__millstream_test_9000-ab", 4600));
+        assert!(!is_left_over("__millstream_test_mine", 4600) && !is_left_over("orders-1000-ab", 4600));
+    }
 }
