@@ -2,7 +2,7 @@
 
 use super::broker::{Broker, broker, numbers};
 use super::{to_end, wait_until};
-use crate::common::{Scratch, job};
+use crate::common::{Scratch, job, mix};
 use millstream::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -156,6 +156,35 @@ fn exactly_once_and_at_least_once_go_together() {
     wait_until("all is committed", || broker.committed(&exact).len() == 999 && broker.committed(&dead).len() == 1);
     assert_eq!(broker.committed(&fast).len(), 1000);
     assert_eq!(broker.committed(&dead)[0].key.as_deref(), Some(&b"500"[..]));
+}
+
+/// Whether it fits is not known before the broker has rejected it, which ends the attempt.
+#[test]
+fn a_record_that_stays_too_large_when_it_is_compressed_is_a_dead_letter() {
+    let (broker, scratch) = (broker(), Scratch::new());
+    let [from, dead] = ["packed-from", "packed-dead"].map(|n| broker.topic(n, 1, &[]));
+    let to = broker.topic("packed-to", 1, &[("max.message.bytes", "20000")]);
+    broker.write(numbers(&from, 0, 0..100));
+    let kafka = Kafka::new(&*broker.address).self_test(false).set("compression.type", "zstd");
+    let (source, sink) = (to_end(broker, &*from), kafka.write(&*to).dead_letters(&*dead));
+    let topology = move |t: &Topology| {
+        let message = |text: String| match text.as_str() {
+            "40" => KafkaMessage::text("x".repeat(50_000)).key("packs well"),
+            "50" | "60" => {
+                let noise = (0..5000u64).flat_map(|n| mix(n ^ text.len() as u64).to_le_bytes()).collect::<Vec<_>>();
+                KafkaMessage::bytes(noise).key(text)
+            }
+            _ => KafkaMessage::text(text),
+        };
+        t.source("records", source.clone().text()).map(message).sink("out", sink.clone());
+        Ok(())
+    };
+    named("packed", &scratch, topology).run().unwrap();
+    wait_until("all is committed", || broker.committed(&to).len() == 98 && broker.committed(&dead).len() == 2);
+    for (read, key) in broker.committed(&dead).iter().zip(["50", "60"]) {
+        assert_eq!((read.key.as_deref(), read.value.as_ref().unwrap().len()), (Some(key.as_bytes()), 40_000));
+        assert!(read.header("millstream.error").contains("`max.message.bytes`"));
+    }
 }
 
 #[test]

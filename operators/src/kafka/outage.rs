@@ -30,6 +30,11 @@ impl Outage {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Where the cluster is.
+    pub(crate) fn brokers(&self) -> String {
+        self.lock().brokers.clone()
+    }
+
     /// This one is to be shown, too.
     pub(crate) fn show_in(&self, trouble: Trouble) {
         self.lock().troubles.push(trouble);

@@ -47,6 +47,12 @@ impl Destination {
             )
         })
     }
+
+    /// Whether it fits only if it is compressed well.
+    #[inline]
+    pub(super) fn is_doubtful(&self, message: &KafkaMessage) -> bool {
+        self.batch_bytes_max.is_some_and(|most| message.size() > most)
+    }
 }
 
 /// Asks about topics, for all subtasks of a sink.
@@ -158,6 +164,7 @@ mod tests {
         // it may shrink to anything
         let compressed = lookup(&[("compression.type", "zstd")]).destination(1, Some(2000));
         assert_eq!((compressed.record_bytes_max, compressed.batch_bytes_max), (1_000_000, Some(2000)));
+        assert!(compressed.is_doubtful(&message) && !compressed.is_doubtful(&KafkaMessage::text("a")));
     }
 
     #[test]

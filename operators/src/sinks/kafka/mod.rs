@@ -7,6 +7,7 @@
 //! | `destination.rs` | what is known of topics: partitions, and how large a record may be |
 //! | `dead_letter.rs` | what becomes of a record that cannot be written |
 //! | `writer.rs` | the writer of a subtask |
+//! | `rejected.rs` | records that brokers have found too large |
 //! | `producer.rs` | a producer, its thread, and the first thing that went wrong |
 //! | `transaction.rs` | the transaction that all writers of a job share |
 //! | `log.rs` | the decision log: how it is opened, fenced, read, and committed to |
@@ -24,6 +25,7 @@ mod log;
 mod message;
 mod partitioning;
 mod producer;
+mod rejected;
 pub(crate) mod self_test;
 mod settle;
 mod tail;

@@ -1,5 +1,6 @@
 //! A producer: librdkafka's, the thread that serves its events, and the first thing that went wrong with it.
 
+use super::rejected;
 use crate::kafka::client::Events;
 use crate::kafka::ffi;
 use crate::kafka::outage::Outage;
@@ -95,6 +96,10 @@ impl ProducerContext for Deliveries {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         if matches!(code, Code::PurgeQueue | Code::PurgeInflight) {
             return self.given_up();
+        }
+        if code == Code::MessageSizeTooLarge {
+            let place = (&*self.events.outage.brokers(), message.topic());
+            rejected::remember(place, message.key(), message.payload());
         }
         let size = message.payload().map_or(0, <[u8]>::len) + message.key().map_or(0, <[u8]>::len);
         let (topic, partition) = (message.topic(), message.partition());

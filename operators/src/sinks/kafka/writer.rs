@@ -7,6 +7,7 @@ use super::destination::{Destination, may_be_written};
 use super::message::KafkaMessage;
 use super::partitioning::Chooser;
 use super::producer::Producer;
+use super::rejected;
 use super::transaction::Transaction;
 use crate::kafka::Cluster;
 use crate::kafka::client::{aside, code_of};
@@ -248,6 +249,11 @@ impl KafkaWriter {
         if let Some(why) = why_bad(message).or_else(|| destination.why_too_large(message)) {
             return Given::Bad(why);
         }
+        if destination.is_doubtful(message)
+            && let Some(why) = why_rejected(producer, topic, message)
+        {
+            return Given::Bad(why);
+        }
         // a dead letter goes where there is room
         let is_dead = self.dead_letters.as_deref() == Some(topic);
         let partition = match self.chooser.choose(message, destination.partitions) {
@@ -294,6 +300,19 @@ fn why_bad(message: &KafkaMessage) -> Option<String> {
     }
     let time = message.get_timestamp()?.as_millis();
     (time <= 0).then(|| format!("its time is {time} ms, and those up to the beginning of 1970 cannot be written"))
+}
+
+/// What is wrong with one that was given to brokers before.
+#[cold]
+fn why_rejected(producer: &Producer, topic: &str, message: &KafkaMessage) -> Option<String> {
+    let place = (&*producer.outage().brokers(), topic);
+    rejected::is_known(place, message.get_key(), message.get_value()).then(|| {
+        format!(
+            "it has {} bytes, and the brokers have rejected it as larger than the topic's `max.message.bytes`, also \
+            compressed: raise that, or make it smaller",
+            message.size()
+        )
+    })
 }
 
 /// As librdkafka takes it, which copies key and value.
