@@ -215,16 +215,21 @@ impl Tail {
                     self.outage.began(&error.to_string());
                     start
                 }
-                Some(Err(error)) => {
-                    let text = format!("cannot read `{}`: {error}", self.topic);
-                    return Err(Error::new(ErrorKind::Failed, text).into());
-                }
+                Some(Err(error)) => return Err(self.unreadable(&error).into()),
             };
             if next >= end {
                 self.outage.ended();
                 return Ok(());
             }
         }
+    }
+
+    fn unreadable(&self, error: &KafkaError) -> Error {
+        let (kind, remedy) = match error.rdkafka_error_code() {
+            Some(Code::TopicAuthorizationFailed) => (ErrorKind::Usage, ": give this user the right to READ it"),
+            _ => (ErrorKind::Failed, ""),
+        };
+        Error::new(kind, format!("cannot read `{}`: {error}{remedy}", self.topic))
     }
 
     fn parse(&self, offset: i64, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Progress, Error> {

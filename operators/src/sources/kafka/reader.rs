@@ -326,6 +326,10 @@ impl Assigned {
             Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
                 Err(Error::new(ErrorKind::Failed, format!("{partition} is gone: {text}")).into())
             }
+            Code::TopicAuthorizationFailed => {
+                let text = format!("cannot read {partition}: {text}: give this user the right to READ its topic");
+                Err(Error::new(ErrorKind::Failed, text).into())
+            }
             code if passes(code) => {
                 tracing::info!(%partition, %code, "{text}");
                 Ok(false)
