@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One node of a real Apache Kafka, for tests and for trying things out: from its Maven artifacts, without Docker.
+# A real Apache Kafka of one node or more, for tests and for trying things out: from its Maven artifacts, without Docker.
 #
 #   scripts/kafka.sh start DIR [NAME=VALUE ...]   start it and wait until it serves; prints its address
 #   scripts/kafka.sh stop DIR                     let it shut down in good order
@@ -13,7 +13,8 @@
 #                                                 consumer-groups, delete-records, get-offsets, topics, transactions
 #
 # All that a broker keeps is in DIR, its ports and settings included; NAME=VALUE are settings of the broker, which count
-# when DIR is new. A DIR that was never started gets two free ports.
+# when DIR is new. A DIR that was never started gets two free ports. With `nodes=3` among the settings it gets three
+# nodes, in DIR/1 to DIR/3, each of which holds a copy of everything; they can be killed and started one by one.
 #
 #   MILLSTREAM_KAFKA_LIBS  where the artifacts are kept, 130 MB; default ~/.cache/millstream-kafka
 set -euo pipefail
@@ -55,40 +56,73 @@ free_port() {
 }
 
 prepare() { # prepare DIR SETTINGS...
-    local dir=$1 port controller
+    local dir=$1 nodes=1 setting id
     shift
+    for setting; do
+        case $setting in nodes=*) nodes=${setting#*=} ;; esac
+    done
+    if [ "$nodes" = 1 ]; then
+        id=$(short_jvm kafka.tools.StorageTool random-uuid | tail -n 1)
+        local controller
+        controller=$(free_port)
+        prepare_node "$dir" 1 "$id" "1@127.0.0.1:$controller" 1 "$@"
+        return
+    fi
+    local node voters="" all=()
+    for ((node = 1; node <= nodes; node++)); do
+        voters="$voters,$node@127.0.0.1:$(free_port)"
+    done
+    id=$(short_jvm kafka.tools.StorageTool random-uuid | tail -n 1)
+    for ((node = 1; node <= nodes; node++)); do
+        prepare_node "$dir/$node" "$node" "$id" "${voters#,}" "$nodes" "$@" &
+        all+=($!)
+    done
+    for node in "${all[@]}"; do wait "$node"; done
+}
+
+prepare_node() { # prepare_node DIR NODE CLUSTER VOTERS COPIES SETTINGS...
+    local dir=$1 node=$2 cluster=$3 voters=$4 copies=$5 port controller
+    shift 5
     mkdir -p "$dir"
     port=$(free_port)
-    controller=$(free_port)
+    controller=$(sed "s/.*\b$node@\([^,]*\).*/\1/" <<<"$voters")
     {
         echo "# Written by scripts/kafka.sh. Of two lines with one name the later counts."
         echo "process.roles=broker,controller"
-        echo "node.id=1"
-        echo "listeners=CLIENT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller"
+        echo "node.id=$node"
+        echo "listeners=CLIENT://127.0.0.1:$port,CONTROLLER://$controller"
         echo "advertised.listeners=CLIENT://127.0.0.1:$port"
         echo "listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT"
         echo "inter.broker.listener.name=CLIENT"
         echo "controller.listener.names=CONTROLLER"
-        echo "controller.quorum.voters=1@127.0.0.1:$controller"
+        echo "controller.quorum.voters=$voters"
         echo "log.dirs=$dir/log"
-        # one node holds one copy of everything; few partitions of its own topics, so that it starts fast
+        # each node holds a copy of everything; few partitions of its own topics, so that it starts fast
         local name
         for name in offsets.topic transaction.state.log; do
-            echo "$name.replication.factor=1"
+            echo "$name.replication.factor=$copies"
             echo "$name.num.partitions=4"
         done
-        echo "transaction.state.log.min.isr=1"
-        echo "share.coordinator.state.topic.replication.factor=1"
-        echo "share.coordinator.state.topic.min.isr=1"
+        echo "transaction.state.log.min.isr=$((copies / 2 + 1))"
+        echo "share.coordinator.state.topic.replication.factor=$copies"
+        echo "share.coordinator.state.topic.min.isr=$((copies / 2 + 1))"
         echo "group.initial.rebalance.delay.ms=0"
         echo "auto.create.topics.enable=false"
         echo "log.cleaner.dedupe.buffer.size=8388608"
-        printf '%s\n' "$@"
+        printf '%s\n' "$@" | grep -v '^nodes=' || true
     } >"$dir/new.properties"
-    short_jvm kafka.tools.StorageTool format -t "$(short_jvm kafka.tools.StorageTool random-uuid | tail -n 1)" \
-        -c "$dir/new.properties" >"$dir/format.out" 2>&1 || die "cannot format $dir: $(tail -n 5 "$dir/format.out")"
+    short_jvm kafka.tools.StorageTool format -t "$cluster" -c "$dir/new.properties" >"$dir/format.out" 2>&1 \
+        || die "cannot format $dir: $(tail -n 5 "$dir/format.out")"
     echo "$port" >"$dir/port"
     mv "$dir/new.properties" "$dir/server.properties"
+}
+
+# The directories of the nodes of a cluster, or of one of them.
+nodes() {
+    local node
+    for node in "$1" "$1"/[0-9]*; do
+        [ ! -f "$node/server.properties" ] || echo "$node"
+    done
 }
 
 is_alive() { [ -f "$1/pid" ] && kill -0 "$(cat "$1/pid")" 2>/dev/null; }
@@ -105,32 +139,47 @@ launch() {
 }
 
 start() {
-    local dir deadline
+    local dir deadline node
     mkdir -p "$1"
     dir=$(cd "$1" && pwd)
     shift
     command -v java >/dev/null || die "Java is missing: make setup"
     fetch
-    [ -f "$dir/server.properties" ] || prepare "$dir" "$@"
-    if ! is_alive "$dir"; then
-        launch "$dir"
-        deadline=$((SECONDS + PATIENCE_SECONDS))
-        until grep -q 'Kafka Server started' "$dir/broker.out"; do
-            is_alive "$dir" || die "the broker has ended: $(tail -n 20 "$dir/broker.out")"
-            [ $SECONDS -lt $deadline ] || die "no broker after $PATIENCE_SECONDS s, see $dir/broker.out"
+    [ -n "$(nodes "$dir")" ] || prepare "$dir" "$@"
+    # a cluster is there when most of its nodes are, so all are launched before one is waited for
+    local launched=()
+    for node in $(nodes "$dir"); do
+        is_alive "$node" && continue
+        launch "$node"
+        launched+=("$node")
+    done
+    deadline=$((SECONDS + PATIENCE_SECONDS))
+    for node in "${launched[@]}"; do
+        until grep -q 'Kafka Server started' "$node/broker.out"; do
+            is_alive "$node" || die "the broker has ended: $(tail -n 20 "$node/broker.out")"
+            [ $SECONDS -lt $deadline ] || die "no broker after $PATIENCE_SECONDS s, see $node/broker.out"
             sleep 0.1
         done
-    fi
+    done
     address "$dir"
 }
 
-address() { echo "127.0.0.1:$(cat "$1/port")"; }
+address() {
+    local node all=""
+    for node in $(nodes "$1"); do all="$all,127.0.0.1:$(cat "$node/port")"; done
+    echo "${all#,}"
+}
 
-# Signals the broker and waits for its end.
+# Signals the broker, or all of them, and waits for the end.
 end() { # end SIGNAL DIR
-    is_alive "$2" || return 0
-    kill "-$1" "$(cat "$2/pid")" 2>/dev/null || true
-    while is_alive "$2"; do sleep 0.05; done
+    local node
+    for node in $(nodes "$2"); do
+        is_alive "$node" || continue
+        kill "-$1" "$(cat "$node/pid")" 2>/dev/null || true
+    done
+    for node in $(nodes "$2"); do
+        while is_alive "$node"; do sleep 0.05; done
+    done
 }
 
 attend() {

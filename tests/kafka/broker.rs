@@ -6,6 +6,7 @@
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use std::io::{BufRead, BufReader, Write};
@@ -49,7 +50,7 @@ pub(crate) fn broker() -> &'static Broker {
 }
 
 impl Broker {
-    /// One that nobody else uses, with these settings.
+    /// One that nobody else uses, with these settings; with `nodes=3` a cluster of three.
     pub(crate) fn own(settings: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("millstream-kafka-").tempdir().unwrap().keep();
         let mut script = script();
@@ -75,6 +76,15 @@ impl Broker {
         run(script().arg("start").arg(self.directory()));
     }
 
+    /// SIGKILL of one node, of several.
+    pub(crate) fn kill_node(&self, node: i32) {
+        run(script().arg("kill").arg(self.directory().join(node.to_string())));
+    }
+
+    pub(crate) fn start_node(&self, node: i32) {
+        run(script().arg("start").arg(self.directory().join(node.to_string())));
+    }
+
     pub(crate) fn stop(&self) {
         run(script().arg("stop").arg(self.directory()));
     }
@@ -96,6 +106,19 @@ impl Broker {
         let mut tool = command.spawn().unwrap();
         tool.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
         assert!(tool.wait().unwrap().success(), "{command:?} failed");
+    }
+
+    /// How many nodes it has.
+    pub(crate) fn nodes(&self) -> usize {
+        self.address.split(',').count()
+    }
+
+    /// Of each partition, of a topic or of all, its leader, and how many nodes have it in sync.
+    pub(crate) fn leaders(&self, topic: Option<&str>) -> Vec<(i32, usize)> {
+        let client: BaseConsumer = self.client().create().unwrap();
+        let metadata = client.fetch_metadata(topic, PATIENCE).unwrap();
+        let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        partitions.map(|one| (one.leader(), one.isr().len())).collect()
     }
 
     /// For clients of tests.
@@ -122,10 +145,11 @@ impl Broker {
         name
     }
 
-    /// A topic of exactly this name.
+    /// A topic of exactly this name, of which each node has a copy.
     pub(crate) fn make(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let nodes = self.nodes() as i32;
         self.admin(async |client, options| {
-            let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+            let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(nodes));
             for (name, value) in settings {
                 topic = topic.set(name, value);
             }

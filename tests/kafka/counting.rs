@@ -43,10 +43,12 @@ struct Count {
 
 impl<'a> Counting<'a> {
     pub(super) fn new(broker: &'a Broker, directory: &Path, seed: u64) -> Self {
+        // so that no node can lose what it has acknowledged
+        let safe = if broker.nodes() > 1 { &[("min.insync.replicas", "2")][..] } else { &[] };
         Self {
             broker,
-            input: broker.topic("in", IN, &[]),
-            output: broker.topic("out", OUT, &[]),
+            input: broker.topic("in", IN, safe),
+            output: broker.topic("out", OUT, safe),
             given: Arc::default(),
             random: Random::new(seed),
             log: directory.join("log"),
@@ -55,17 +57,28 @@ impl<'a> Counting<'a> {
 
     /// So many records of some keys: half of them plain, half in a transaction; some more are aborted.
     pub(super) fn write(&mut self, records: u64) {
+        let mut made = self.draw(records);
+        let rest = made.split_off(made.len() / 2);
+        self.broker.write(made);
+        let aborted = (0..20).map(|n| self.record(&format!("key{n}"), "aborted"));
+        self.broker.transaction(false, aborted);
+        self.broker.transaction(true, rest);
+    }
+
+    /// So many records, at once, outside of any transaction.
+    pub(super) fn add(&mut self, records: u64) {
+        let made = self.draw(records);
+        self.broker.write(made);
+    }
+
+    fn draw(&mut self, records: u64) -> Vec<Rec> {
         let mut made = Vec::new();
         for _ in 0..records {
             let (key, value) = (format!("key{}", self.random.within(0..KEYS)), format!("v{}", self.random.next()));
             self.given.lock().unwrap().entry(key.clone()).or_default().push(value.clone());
             made.push(self.record(&key, &value));
         }
-        let rest = made.split_off(made.len() / 2);
-        self.broker.write(made);
-        let aborted = (0..20).map(|n| self.record(&format!("key{n}"), "aborted"));
-        self.broker.transaction(false, aborted);
-        self.broker.transaction(true, rest);
+        made
     }
 
     fn record(&self, key: &str, value: &str) -> Rec {
@@ -78,7 +91,10 @@ impl<'a> Counting<'a> {
         let mut command = example("kafka_count");
         command.args(["run", "--brokers", &self.broker.address]);
         command.args(["--input-topic", &self.input, "--output-topic", &self.output]);
-        command.arg("--data-dir").arg(data).args(["--checkpoint-interval", "100ms"]).args(flags);
+        command.arg("--data-dir").arg(data).args(flags);
+        if !flags.contains(&"--checkpoint-interval") {
+            command.args(["--checkpoint-interval", "100ms"]);
+        }
         command
     }
 
@@ -141,8 +157,23 @@ impl<'a> Counting<'a> {
         }
     }
 
+    /// The job's name, which is the id of its clients as well.
+    pub(super) fn job(&self) -> String {
+        format!("kafka_count-{}", self.output)
+    }
+
     pub(super) fn progress_topic(&self) -> String {
-        format!("__millstream_progress_kafka_count-{}", self.output)
+        format!("__millstream_progress_{}", self.job())
+    }
+
+    /// Whether there are records in the output whose transaction is not over.
+    pub(super) fn has_undecided(&self) -> bool {
+        let end = |isolation: &str| -> i64 {
+            let mut config = self.broker.client();
+            let consumer: BaseConsumer = config.set("isolation.level", isolation).create().unwrap();
+            (0..OUT).map(|partition| consumer.fetch_watermarks(&self.output, partition, PATIENCE).unwrap().1).sum()
+        };
+        end("read_committed") < end("read_uncommitted")
     }
 
     /// V4: decisions grow by one, and the newest names a manifest that is intact.

@@ -22,6 +22,7 @@
 //! | `decisions` | a log and a directory that do not agree |
 //! | `exactly_once` | jobs that write exactly once, and are disturbed |
 //! | `late` | commits whose requests or replies are late or lost |
+//! | `nodes` | a cluster of three, whose nodes are killed |
 //! | `proxy` | what makes them so |
 //! | `log` | decisions: who may make them, and what becomes of transactions |
 
@@ -36,6 +37,7 @@ mod late;
 mod log;
 mod login;
 mod offsets;
+mod nodes;
 mod outage;
 mod partitions;
 mod places;

@@ -1,6 +1,6 @@
-//! Tries brokers out: whether they keep what exactly once rests on. It takes a topic of its own, deleted afterwards, and
-//! a transactional id that nobody else has. Topics of tests that were killed are deleted by the next one that comes some
-//! time later: a name says when its topic was made.
+//! Tries brokers out: whether they keep what exactly once rests on. It takes a topic of its own, deleted afterwards,
+//! and a transactional id that nobody else has. Topics of tests that were killed are deleted by the next one that comes
+//! some time later: a name says when its topic was made.
 //!
 //! 1. A topic is made as those are where decisions stand, and has the settings that it was to have.
 //! 2. A record of a transaction that is aborted, and one of a transaction that is committed.
