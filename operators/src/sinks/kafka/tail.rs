@@ -88,9 +88,14 @@ impl Tail {
 
     /// The oldest offset and the end: the high watermark, or, with committed records only, the last stable offset.
     fn bounds(&self, client: &Client, called_off: &AtomicBool) -> Result<(i64, i64), BoxError> {
-        let what = format!("ask for the end of the topic `{}`", self.topic);
-        let questions = Questions { client, called_off };
-        questions.ask(&what, |wait| client.fetch_watermarks(&self.topic, 0, wait))
+        let (questions, partition) = (Questions { client, called_off }, KafkaPartition::new(&self.topic, 0));
+        // one after the other: of librdkafka's watermarks one may have failed, and then both are the other one
+        let ask = |at| -> Result<i64, BoxError> {
+            let found = questions.offsets(std::slice::from_ref(&partition), at)?.remove(&partition).flatten();
+            let untold = || Error::new(ErrorKind::Failed, format!("Kafka does not tell where `{}` ends", self.topic));
+            Ok(found.ok_or_else(untold)?)
+        };
+        Ok((ask(Offset::Beginning)?, ask(Offset::End)?))
     }
 
     /// The newest record, also one whose transaction is still open. Fences nobody. A transaction that is open is waited

@@ -17,6 +17,10 @@ const COPIES: usize = 3;
 /// How long it may take until a topic that was made is known everywhere.
 const SPREADS: Duration = Duration::from_secs(30);
 
+/// How long one that is missing is looked for: what follows from that is final, and a broker that was just started may
+/// not know all it has.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// The topic of a job.
 ///
 /// # Errors
@@ -90,7 +94,7 @@ pub(super) fn ensure(
     topic: &str,
     (address, create): (&str, bool),
 ) -> Result<bool, BoxError> {
-    let until = clock::now() + SPREADS;
+    let (until, given_up) = (clock::now() + SPREADS, clock::now() + GRACE);
     let mut was_made = false;
     loop {
         let (brokers, found) = find(questions, admin, topic)?;
@@ -99,7 +103,8 @@ pub(super) fn ensure(
                 check(topic, address, brokers, &found)?;
                 return Ok(true);
             }
-            None if !create => return Ok(false),
+            None if !create && clock::now() >= given_up => return Ok(false),
+            None if !create => std::thread::sleep(Duration::from_millis(100)),
             None if !was_made => {
                 make(questions, admin, topic, brokers)?;
                 was_made = true;
