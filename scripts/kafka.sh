@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real Apache Kafka of one node or more, for tests and for trying things out: from its Maven artifacts, without Docker.
+# A real Apache Kafka of one node or more, for tests and for trying things: from its Maven artifacts, without Docker.
 #
 #   scripts/kafka.sh start DIR [NAME=VALUE ...]   start it and wait until it serves; prints its address
 #   scripts/kafka.sh stop DIR                     let it shut down in good order

@@ -22,13 +22,17 @@
 //! | `decisions` | a log and a directory that do not agree |
 //! | `exactly_once` | jobs that write exactly once, and are disturbed |
 //! | `late` | commits whose requests or replies are late or lost |
+//! | `errors` | errors in place of what the broker says, for each kind of request that a job makes |
+//! | `timeouts` | transactions that the broker aborts: outages that last longer, and time-outs right at the commit |
 //! | `nodes` | a cluster of three, whose nodes are killed |
-//! | `proxy` | what makes them so |
+//! | `proxy` | what makes requests late, lost and erroneous |
+//! | `wire` | what that has to know of the protocol |
 //! | `log` | decisions: who may make them, and what becomes of transactions |
 
 pub(crate) mod broker;
 mod counting;
 mod decisions;
+mod errors;
 mod exactly_once;
 mod group;
 mod instances;
@@ -36,8 +40,8 @@ mod kills;
 mod late;
 mod log;
 mod login;
-mod offsets;
 mod nodes;
+mod offsets;
 mod outage;
 mod partitions;
 mod places;
@@ -47,8 +51,10 @@ mod refusals;
 mod rename;
 mod rights;
 mod sink;
+mod timeouts;
 mod topics;
 mod transactions;
+mod wire;
 
 use crate::common::{Scratch, job, named};
 use broker::Broker;

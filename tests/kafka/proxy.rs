@@ -1,14 +1,13 @@
-//! A broker behind a proxy that knows enough of Kafka's protocol to disturb the commits of one client: requests and
-//! replies that are late or lost.
+//! A broker behind a proxy that knows enough of Kafka's protocol to disturb the clients of a job: requests and replies
+//! that are late or lost, and errors in place of what the broker says.
 
 use super::broker::Broker;
+use super::wire::{Api, Head, errors_of, refusal, timeout_of};
 use millstream::framework::spawn;
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
-
-/// The number of the request that ends a transaction.
-const END_TXN: i16 = 26;
 
 /// What happens to the commits of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +24,24 @@ pub(crate) enum Fault {
     Overdue,
 }
 
+/// How a request meets an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The broker does what it is asked for, and the reply says that it has failed.
+    Applied,
+    /// The broker never sees the request.
+    Refused,
+}
+
+/// An error, by its number, that so many requests of this kind meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Injected {
+    pub(crate) api: Api,
+    pub(crate) code: i16,
+    pub(crate) way: Way,
+    pub(crate) times: usize,
+}
+
 #[derive(Default)]
 struct State {
     upstream: String,
@@ -33,6 +50,21 @@ struct State {
     met: usize,
     /// A request is under way whose sender is gone.
     is_overdue: bool,
+    /// Errors for clients of these names.
+    injected: (Vec<String>, Vec<Injected>),
+    /// What transactions of these clients have for a time-out, in milliseconds, whatever they ask for.
+    timeout_ms: Option<i32>,
+    /// Connections of clients with these names break.
+    cut: Vec<String>,
+}
+
+impl State {
+    /// The error that a request meets, if it is its turn.
+    fn meets(&mut self, head: &Head, way: Way) -> Option<&mut Injected> {
+        let (clients, injected) = &mut self.injected;
+        let next = injected.iter_mut().find(|one| one.times > 0)?;
+        (head.api == Some(next.api) && next.way == way && clients.contains(&head.client)).then_some(next)
+    }
 }
 
 #[derive(Default)]
@@ -66,6 +98,11 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) fn new() -> Self {
+        Self::of(&[])
+    }
+
+    /// One whose broker has these settings.
+    pub(crate) fn of(settings: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, shared) = (listener.local_addr().unwrap().port(), Arc::new(Shared::default()));
         let passes = shared.clone();
@@ -76,8 +113,10 @@ impl Proxy {
             }
         };
         spawn::thread("proxy", accept).unwrap();
-        let broker = Broker::own(&[&format!("advertised.listeners=CLIENT://127.0.0.1:{port}")]);
-        shared.change(|state| state.upstream = broker.address.clone());
+        let advertised = format!("advertised.listeners=CLIENT://127.0.0.1:{port}");
+        let mut broker = Broker::own(&[&[advertised.as_str()][..], settings].concat());
+        let upstream = std::mem::replace(&mut broker.address, format!("127.0.0.1:{port}"));
+        shared.change(|state| state.upstream = upstream);
         Self { broker, shared }
     }
 
@@ -91,53 +130,115 @@ impl Proxy {
         self.shared.change(|state| (state.fault, state.is_overdue) = (None, false));
     }
 
+    /// From now on, one after the other, in place of what was to be injected before.
+    pub(crate) fn inject(&self, clients: &[&str], errors: &[Injected]) {
+        let clients = clients.iter().map(|&name| name.to_owned()).collect();
+        self.shared.change(|state| state.injected = (clients, errors.to_vec()));
+    }
+
+    /// Those that are still to be met.
+    pub(crate) fn left(&self) -> Vec<Injected> {
+        let state = self.shared.state.lock().unwrap();
+        state.injected.1.iter().filter(|one| one.times > 0).copied().collect()
+    }
+
+    /// From now on all transactions have this time-out.
+    pub(crate) fn shorten(&self, timeout_ms: i32) {
+        self.shared.change(|state| state.timeout_ms = Some(timeout_ms));
+    }
+
+    /// From now on clients with these names do not reach the broker; all others do.
+    pub(crate) fn cut(&self, clients: &[&str]) {
+        self.shared.change(|state| state.cut = clients.iter().map(|&name| name.to_owned()).collect());
+    }
+
     /// Whether a commit was disturbed.
     pub(crate) fn has_met(&self) -> bool {
         self.shared.state.lock().unwrap().met > 0
     }
 }
 
+/// A connection.
+#[derive(Default)]
+struct Connection {
+    /// Whether replies are held up.
+    is_held: Mutex<bool>,
+    /// What the broker was asked, by number.
+    asked: Mutex<HashMap<i32, Head>>,
+    /// Taken by whoever writes to the client.
+    writes: Mutex<()>,
+}
+
 /// A connection, for as long as both ends want it.
 fn pass(client: TcpStream, shared: &Arc<Shared>) {
     let upstream = shared.until(|state| Some(state.upstream.clone()).filter(|address| !address.is_empty()));
     let Ok(broker) = TcpStream::connect(upstream) else { return };
-    // whether replies are held up on this connection
-    let is_held = Arc::new(Mutex::new(false));
-    let (back, forth, held, waits) =
-        (client.try_clone().unwrap(), broker.try_clone().unwrap(), is_held.clone(), shared.clone());
-    spawn::thread("proxy", move || replies((forth, back), &held, &waits)).unwrap();
-    let _ = requests((&client, &broker), &is_held, shared);
+    [&client, &broker].iter().for_each(|stream| stream.set_nodelay(true).unwrap());
+    let connection = Arc::<Connection>::default();
+    let (back, forth, its, waits) =
+        (client.try_clone().unwrap(), broker.try_clone().unwrap(), connection.clone(), shared.clone());
+    let answers = move || {
+        let _ = replies((&forth, &back), &its, &waits);
+        let _ = back.shutdown(Shutdown::Both);
+    };
+    spawn::thread("proxy", answers).unwrap();
+    let _ = requests((&client, &broker), &connection, shared);
     let _ = client.shutdown(Shutdown::Both);
     let _ = broker.shutdown(Shutdown::Both);
 }
 
+/// A message with its size before it.
+fn message(mut from: &TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut size = [0; 4];
+    from.read_exact(&mut size)?;
+    let mut message = vec![0; u32::from_be_bytes(size) as usize];
+    from.read_exact(&mut message)?;
+    Ok(message)
+}
+
+fn send(mut to: &TcpStream, message: &[u8]) -> std::io::Result<()> {
+    to.write_all(&[&(message.len() as u32).to_be_bytes(), message].concat())
+}
+
 fn requests(
-    (mut client, mut broker): (&TcpStream, &TcpStream),
-    is_held: &Mutex<bool>,
+    (client, broker): (&TcpStream, &TcpStream),
+    connection: &Connection,
     shared: &Shared,
 ) -> std::io::Result<()> {
     loop {
-        let mut size = [0; 4];
-        client.read_exact(&mut size)?;
-        let mut request = vec![0; u32::from_be_bytes(size) as usize];
-        client.read_exact(&mut request)?;
-        let number = |at: usize| i16::from_be_bytes([request[at], request[at + 1]]);
-        let id = request.get(10..10 + usize::try_from(number(8)).unwrap_or(0)).unwrap_or_default();
-        let fault = {
+        let mut request = message(client)?;
+        let head = Head::of(&request);
+        let (fault, error) = {
             let mut state = shared.state.lock().unwrap();
-            let fault = state.fault.clone().filter(|(of, _)| number(0) == END_TXN && of.as_bytes() == id);
+            if state.cut.contains(&head.client) {
+                return Ok(());
+            }
+            let fault = state.fault.clone().filter(|(of, _)| head.api == Some(Api::EndTxn) && *of == head.client);
             let fault = fault.map(|(_, fault)| fault);
             state.met += usize::from(fault.is_some());
             if matches!(fault, Some(Fault::LostRequest | Fault::LostReply | Fault::Overdue)) {
                 state.fault = None;
             }
             state.is_overdue |= fault == Some(Fault::Overdue);
-            fault
+            if let Some(timeout_ms) = state.timeout_ms.filter(|_| head.api == Some(Api::InitProducerId)) {
+                let at = timeout_of(&head, &request);
+                request[at..at + 4].copy_from_slice(&timeout_ms.to_be_bytes());
+            }
+            let error = state.meets(&head, Way::Refused).map(|error| {
+                error.times -= 1;
+                error.code
+            });
+            (fault, error)
         };
+        if let Some(code) = error {
+            let _alone = connection.writes.lock().unwrap();
+            send(client, &refusal(&head, &request, code))?;
+            continue;
+        }
         let over = |state: &State| state.fault.is_none().then_some(());
         match fault {
             Some(Fault::LateRequest) => shared.until(over),
-            Some(Fault::LateReply | Fault::LostReply) => *is_held.lock().unwrap() = true,
+            Some(Fault::LateReply | Fault::LostReply) => *connection.is_held.lock().unwrap() = true,
             Some(Fault::LostRequest) => return Ok(()),
             Some(Fault::Overdue) => {
                 client.shutdown(Shutdown::Both)?;
@@ -145,8 +246,8 @@ fn requests(
             }
             None => {}
         }
-        broker.write_all(&size)?;
-        broker.write_all(&request)?;
+        connection.asked.lock().unwrap().insert(head.id, head);
+        send(broker, &request)?;
         if matches!(fault, Some(Fault::LostReply | Fault::Overdue)) {
             // until the broker has answered, which nobody sees
             std::thread::sleep(std::time::Duration::from_millis(300));
@@ -156,22 +257,28 @@ fn requests(
 }
 
 fn replies(
-    (mut broker, mut client): (TcpStream, TcpStream),
-    is_held: &Mutex<bool>,
+    (broker, client): (&TcpStream, &TcpStream),
+    connection: &Connection,
     shared: &Shared,
 ) -> std::io::Result<()> {
-    let mut buffer = vec![0; 1 << 16];
     loop {
-        let read = broker.read(&mut buffer)?;
-        if read == 0 {
-            return client.shutdown(Shutdown::Both);
+        let mut reply = message(broker)?;
+        let id = i32::from_be_bytes(reply[..4].try_into().unwrap());
+        let head = connection.asked.lock().unwrap().remove(&id);
+        if let Some(head) = &head
+            && let Some(error) = shared.state.lock().unwrap().meets(head, Way::Applied)
+        {
+            let found = errors_of(head, &reply);
+            error.times -= usize::from(!found.is_empty());
+            found.into_iter().for_each(|at| reply[at..at + 2].copy_from_slice(&error.code.to_be_bytes()));
         }
-        if *is_held.lock().unwrap() {
+        if *connection.is_held.lock().unwrap() {
             shared.until(|state| state.fault.is_none().then_some(()));
             // of a reply that is lost, the connection breaks meanwhile
             std::thread::sleep(std::time::Duration::from_millis(400));
-            *is_held.lock().unwrap() = false;
+            *connection.is_held.lock().unwrap() = false;
         }
-        client.write_all(&buffer[..read])?;
+        let _alone = connection.writes.lock().unwrap();
+        send(client, &reply)?;
     }
 }

@@ -1,0 +1,121 @@
+//! Transactions that the broker aborts because they take too long: while nobody reaches it, and right at the commit.
+//! The proxy has the time-outs be short, whatever the job asks for.
+
+use super::counting::{Counting, Watcher};
+use super::proxy::{Fault, Proxy};
+use super::wait_until;
+use crate::common::{Process, Scratch, is_soak};
+use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// That looks for transactions that have timed out all the time.
+const LOOKS: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms=100";
+
+/// A job whose transactions time out soon.
+struct Short<'a> {
+    scratch: Scratch,
+    counting: Counting<'a>,
+    watcher: Watcher,
+    process: Process,
+}
+
+impl<'a> Short<'a> {
+    fn new(proxy: &'a Proxy, flags: &[&str]) -> Self {
+        let scratch = Scratch::new();
+        let mut counting = Counting::new(&proxy.broker, scratch.path(), 6);
+        let watcher = counting.watch();
+        let process = counting.start(&scratch.join("data"), &[flags, &["--restart-pause", "10ms"]].concat());
+        counting.write(200);
+        watcher.wait_for(200);
+        Self { scratch, counting, watcher, process }
+    }
+
+    /// Writes records, and waits until the job has some of them in a transaction that is open.
+    fn opens(&mut self) {
+        let counting = &mut self.counting;
+        let open = self.process.wait_until(|| {
+            counting.add(100);
+            counting.has_undecided()
+        });
+        assert_eq!(open, Ok(true), "{}", self.process.tail());
+    }
+
+    /// Waits until the broker has ended the transaction. How many records are committed then.
+    fn is_over(&self) -> u64 {
+        wait_until("the transaction is over", || !self.counting.has_undecided());
+        self.counting.broker.committed(&self.counting.output).len() as u64
+    }
+
+    fn failures(&self) -> usize {
+        self.process.printed().matches("attempt failed, recovering").count()
+    }
+
+    /// All is there, and so it goes on.
+    fn goes_on(&mut self) {
+        for _ in 0..2 {
+            let (watcher, all) = (&self.watcher, self.counting.records());
+            let done = self.process.wait_until(|| watcher.seen() >= all);
+            assert_eq!(done, Ok(true), "{}", self.process.tail());
+            self.counting.add(100);
+        }
+    }
+
+    fn ends(mut self) {
+        self.goes_on();
+        self.process.terminate();
+        assert_eq!(self.process.wait().unwrap(), 0, "{}", self.process.tail());
+        self.counting.finish(&self.scratch.join("data"), &[]);
+        self.counting.check_decisions(&self.scratch.join("data"));
+        self.watcher.check_all();
+    }
+}
+
+fn short() -> Proxy {
+    let proxy = Proxy::of(&[LOOKS]);
+    proxy.shorten(i32::try_from(TIMEOUT.as_millis()).unwrap());
+    proxy
+}
+
+#[test]
+fn a_job_that_reaches_no_broker_for_longer_than_its_transaction_lives_recovers() {
+    let proxy = short();
+    let mut short = Short::new(&proxy, &["--checkpoint-interval", "1s"]);
+    let job = short.counting.job();
+    for outages in 1..=2 {
+        let told = |process: &Process, text: &str| process.printed().matches(text).count();
+        let before = told(&short.process, "Kafka does not answer");
+        loop {
+            short.opens();
+            proxy.cut(&[&job, "millstream"]);
+            if short.counting.has_undecided() {
+                break;
+            }
+            proxy.cut(&[]);
+        }
+        let committed = short.is_over();
+        assert!(committed < short.counting.records(), "nothing was open");
+        wait_until("the outage is told", || told(&short.process, "Kafka does not answer") > before);
+        proxy.cut(&[]);
+        short.goes_on();
+        assert!(short.failures() >= outages, "the transaction was not missed:\n{}", short.process.tail());
+    }
+    short.ends();
+}
+
+/// The broker has committed in time; the reply comes when the time is over, and in a soak when nobody waits for it.
+#[test]
+fn soak_a_commit_whose_reply_comes_after_the_time_out_counts() {
+    let proxy = short();
+    let mut short = Short::new(&proxy, &[]);
+    proxy.disturb(&short.counting.job(), Fault::LateReply);
+    short.counting.add(100);
+    wait_until("the commit", || proxy.has_met());
+    let committed = short.is_over();
+    // a commit is given up after 15 s
+    std::thread::sleep(if is_soak() { Duration::from_secs(20) } else { TIMEOUT + Duration::from_secs(1) });
+    assert_eq!(short.is_over(), committed);
+    proxy.end();
+    short.goes_on();
+    short.ends();
+}
