@@ -191,12 +191,12 @@ attend() {
 }
 
 tool() {
-    local server=$1 name=$2 class
+    local server=$1 name=$2 package=org.apache.kafka.tools class
     shift 2
     [ ! -d "$server" ] || server=$(address "$server")
     case $name in
         acls) class=AclCommand ;;
-        configs) class=ConfigCommand ;;
+        configs) package=kafka.admin class=ConfigCommand ;;
         console-consumer) class=consumer.ConsoleConsumer ;;
         console-producer) class=ConsoleProducer ;;
         consumer-groups) class=consumer.group.ConsumerGroupCommand ;;
@@ -207,7 +207,7 @@ tool() {
         *) die "'$name' is none of the tools above: scripts/kafka.sh" ;;
     esac
     fetch
-    short_jvm "org.apache.kafka.tools.$class" --bootstrap-server "$server" "$@"
+    short_jvm "$package.$class" --bootstrap-server "$server" "$@"
 }
 
 usage() { sed -n '2,/^set/p' "${BASH_SOURCE[0]}" | sed '$d; s/^# \{0,1\}//' >&2; exit 2; }

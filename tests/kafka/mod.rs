@@ -35,6 +35,7 @@ mod decisions;
 mod errors;
 mod exactly_once;
 mod group;
+mod hanging;
 mod instances;
 mod kills;
 mod late;

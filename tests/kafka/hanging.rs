@@ -1,0 +1,48 @@
+//! What a transaction's coordinator has forgotten is still open in its partitions, where the next commit of the same
+//! producer would close it: it has to be aborted before.
+
+use super::broker::Broker;
+use super::counting::Counting;
+use super::proxy::{Injected, Proxy, Way};
+use super::wire::Api;
+use crate::common::Scratch;
+
+/// Whether the broker asks the coordinator before it takes records.
+fn verifies(broker: &Broker, verifies: bool) {
+    let setting = format!("transaction.partition.verification.enable={verifies}");
+    broker.tool(&["configs", "--alter", "--entity-type", "brokers", "--entity-default", "--add-config", &setting]);
+}
+
+#[test]
+fn what_the_coordinator_forgot_is_aborted_before_anything_is_committed() {
+    let (proxy, scratch) = (Proxy::new(), Scratch::new());
+    let (data, flags) = (scratch.join("data"), ["--checkpoint-interval", "2s"]);
+    let mut counting = Counting::new(&proxy.broker, scratch.path(), 11);
+    let watcher = counting.watch();
+    let mut process = counting.start(&data, &flags);
+    counting.write(200);
+    watcher.wait_for(200);
+    // the job believes that its partitions are part of the transaction, and nobody else knows of them
+    verifies(&proxy.broker, false);
+    let forgets = Injected { api: Api::AddPartitionsToTxn, code: 0, way: Way::Refused, times: usize::MAX };
+    proxy.inject(&[&counting.job()], &[forgets]);
+    let open = process.wait_until(|| {
+        counting.add(100);
+        counting.has_undecided()
+    });
+    assert_eq!(open, Ok(true), "{}", process.tail());
+    process.kill();
+    proxy.inject(&[], &[]);
+    verifies(&proxy.broker, true);
+    assert!(counting.has_undecided(), "somebody has ended it");
+    let mut process = counting.start(&data, &flags);
+    counting.add(100);
+    let (all, seen) = (counting.records(), || watcher.seen());
+    assert_eq!(process.wait_until(|| seen() >= all), Ok(true), "{}", process.tail());
+    let said = process.printed();
+    assert!(said.contains("ending those that are its own"), "{said}");
+    process.terminate();
+    assert_eq!(process.wait().unwrap(), 0, "{}", process.tail());
+    counting.finish(&data, &[]);
+    watcher.check_all();
+}
