@@ -257,6 +257,7 @@ fn surprises(disturbed: &mut Disturbed<'_>, process: &mut Process, rows: &[Row],
 }
 
 #[test]
+#[ignore = "how many attempts an error costs depends on how busy the machine is; all cases with MILLSTREAM_SOAK=1"]
 fn a_job_that_meets_an_error_goes_on_and_all_is_there_once() {
     let proxy = Proxy::new();
     let mut disturbed = Disturbed::new(&proxy);
