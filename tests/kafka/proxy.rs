@@ -42,6 +42,13 @@ pub(crate) struct Injected {
     pub(crate) times: usize,
 }
 
+impl Injected {
+    /// Those after it do not wait until it was met.
+    fn is_endless(&self) -> bool {
+        self.times > usize::MAX / 2
+    }
+}
+
 #[derive(Default)]
 struct State {
     upstream: String,
@@ -62,7 +69,8 @@ impl State {
     /// The error that a request meets, if it is its turn.
     fn meets(&mut self, head: &Head, way: Way) -> Option<&mut Injected> {
         let (clients, injected) = &mut self.injected;
-        let next = injected.iter_mut().find(|one| one.times > 0)?;
+        let mut left = injected.iter_mut().filter(|one| one.times > 0);
+        let next = left.find(|next| !next.is_endless() || (head.api == Some(next.api) && next.way == way))?;
         (head.api == Some(next.api) && next.way == way && clients.contains(&head.client)).then_some(next)
     }
 }
@@ -130,7 +138,8 @@ impl Proxy {
         self.shared.change(|state| (state.fault, state.is_overdue) = (None, false));
     }
 
-    /// From now on, one after the other, in place of what was to be injected before.
+    /// From now on, one after the other, and those that have no end at any time, in place of what was to be injected
+    /// before.
     pub(crate) fn inject(&self, clients: &[&str], errors: &[Injected]) {
         let clients = clients.iter().map(|&name| name.to_owned()).collect();
         self.shared.change(|state| state.injected = (clients, errors.to_vec()));

@@ -90,7 +90,7 @@ pub enum ResetTo {
     /// The first record of this time or a later one; the end, if there is none.
     At(Timestamp),
     /// This offset, as the source counts them.
-    Number(u64),
+    Offset(u64),
 }
 
 /// Where a split is to be read from.

@@ -29,7 +29,7 @@ pub(crate) enum To {
 impl FromStr for To {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = || text.parse().map(ResetTo::Number).ok();
+        let number = || text.parse().map(ResetTo::Offset).ok();
         let time = || text.parse().map(ResetTo::At).ok();
         match text {
             "forget" => Ok(Self::Forget),

@@ -7,8 +7,8 @@
 //! attempt before had written visible, a second time.
 //!
 //! So each partition that is not settled up to where it ended when the right was given, which is nearly never any, is
-//! given a transaction of its own that is aborted, and closes what was open with it. What is open then is of other
-//! producers, whom nothing here concerns.
+//! given a transaction of its own that is aborted, and closes what was open with it: partitions of the sinks' topics, and
+//! that of the decisions. What is open then is of other producers, whom nothing here concerns.
 
 use super::tail::{Isolation, Tail};
 use super::transaction::Transaction;
@@ -50,11 +50,11 @@ pub(super) fn settle(
     Ok(())
 }
 
-/// Where the partitions of these topics end.
+/// Where the partitions of these topics end, and that of the decisions.
 fn ends(tail: &Tail, topics: &[String], called_off: &AtomicBool) -> Result<Ends, BoxError> {
     let client = tail.client(Isolation::ReadUncommitted)?;
     let questions = Questions { client: &client, called_off };
-    let mut all = Vec::new();
+    let mut all = vec![KafkaPartition::new(&tail.topic, 0)];
     for topic in topics {
         match questions.topics(Some(std::slice::from_ref(topic))) {
             Ok(found) => {

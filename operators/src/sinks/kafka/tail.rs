@@ -1,5 +1,6 @@
 //! The newest record of a progress topic: where it is looked for, and what stands in it. Blocks.
 
+use super::transaction::ABORTED;
 use crate::kafka::client::{Client, Questions, connect, list, passes};
 use crate::kafka::ffi;
 use crate::kafka::outage::Outage;
@@ -169,7 +170,8 @@ impl Tail {
         }
     }
 
-    /// The newest record from `start` on and before `end`, which has to be there.
+    /// The newest record from `start` on and before `end`, which has to be there. Those that were never meant to be
+    /// decided are none.
     fn span(
         &self,
         isolation: Isolation,
@@ -178,6 +180,9 @@ impl Tail {
     ) -> Result<Option<Progress>, BoxError> {
         let mut newest = None;
         self.scan(isolation, range, called_off, &mut |record| {
+            if isolation == Isolation::ReadUncommitted && record.key() == Some(ABORTED) {
+                return Ok(());
+            }
             newest = Some(self.parse(record.offset(), record.key(), record.payload())?);
             Ok(())
         })?;

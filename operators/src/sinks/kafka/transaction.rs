@@ -37,6 +37,9 @@ const BACKOFF_MS: u64 = 700;
 
 const _: () = assert!(BACKOFF_MS * 4 / 5 > LATE.as_millis() as u64);
 
+/// The key of records that are written to be aborted. There is one at all for topics that are compacted.
+pub(super) const ABORTED: &[u8] = b"aborted";
+
 /// See the head of this file.
 pub(crate) struct Transaction {
     job: String,
@@ -304,11 +307,10 @@ impl Transaction {
         goes_on: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
         let producer = self.enter()?;
-        // with a key, for topics that are compacted
         let records = partitions.iter().map(|KafkaPartition { topic, partition }| Record {
             topic,
             partition: *partition,
-            key: b"aborted",
+            key: ABORTED,
             value: b"",
         });
         self.send(&producer, &records.collect::<Vec<_>>(), until, goes_on)?;

@@ -22,8 +22,8 @@ pub(super) fn place(path: &Path, from: &FileOffset, to: ResetTo) -> Result<Reset
     let byte = match to {
         ResetTo::Earliest => 0,
         ResetTo::Latest => length,
-        ResetTo::Number(byte) if byte <= length => byte,
-        ResetTo::Number(_) => return Err(usage(format!("`{}` has {length} bytes: name one of them", path.display()))),
+        ResetTo::Offset(byte) if byte <= length => byte,
+        ResetTo::Offset(_) => return Err(usage(format!("`{}` has {length} bytes: name one of them", path.display()))),
         ResetTo::At(_) => {
             let text = format!("the lines of `{}` have no times: name a byte, `earliest` or `latest`", path.display());
             return Err(usage(text));
@@ -93,8 +93,8 @@ mod tests {
         };
         check(ResetTo::Earliest, 0, "2 lines (8 bytes) are read again", Some(b"one"));
         check(ResetTo::Latest, 18, "2 lines (10 bytes) are passed over", None);
-        check(ResetTo::Number(14), 14, "1 lines (6 bytes) are passed over", Some(b"four"));
-        check(ResetTo::Number(8), 8, "it stays where it is", Some(b"three"));
+        check(ResetTo::Offset(14), 14, "1 lines (6 bytes) are passed over", Some(b"four"));
+        check(ResetTo::Offset(8), 8, "it stays where it is", Some(b"three"));
         std::fs::write(&path, "one\n").unwrap();
         let said = "it is shorter than what was read of it: 1 lines (4 bytes) are read";
         check(ResetTo::Earliest, 0, said, Some(b"one"));
@@ -111,8 +111,8 @@ mod tests {
         };
         check(ResetTo::Earliest, "is missing: it can only be forgotten");
         std::fs::write(&path, "one\ntwo\n").unwrap();
-        check(ResetTo::Number(9), "has 8 bytes");
-        check(ResetTo::Number(5), "begins at byte 5");
+        check(ResetTo::Offset(9), "has 8 bytes");
+        check(ResetTo::Offset(5), "begins at byte 5");
         check(ResetTo::At(millstream_framework::Timestamp::from_secs(0)), "have no times");
     }
 }

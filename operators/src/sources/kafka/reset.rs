@@ -9,7 +9,7 @@ use millstream_framework::{Error, ErrorKind, ResetPlace, ResetTo};
 /// What to ask the cluster for. A number needs no answer but the bounds.
 pub(super) fn start(to: ResetTo) -> Start {
     match to {
-        ResetTo::Earliest | ResetTo::Number(_) => Start::Earliest,
+        ResetTo::Earliest | ResetTo::Offset(_) => Start::Earliest,
         ResetTo::Latest => Start::Latest,
         ResetTo::At(time) => Start::At(time),
     }
@@ -27,7 +27,7 @@ pub(super) fn place(
 ) -> Result<ResetPlace<KafkaOffset>, Error> {
     let Facts { log_start, end, .. } = *facts;
     let next = match to {
-        ResetTo::Number(number) => i64::try_from(number).ok().filter(|next| (log_start..=end).contains(next)),
+        ResetTo::Offset(number) => i64::try_from(number).ok().filter(|next| (log_start..=end).contains(next)),
         _ => Some(facts.start),
     };
     let next = next.ok_or_else(|| {
@@ -93,8 +93,8 @@ mod tests {
     fn a_place_says_what_it_means() {
         check(&facts(10), &from(50), ResetTo::Earliest, 10, "up to 40 records are read again");
         check(&facts(90), &from(50), ResetTo::Latest, 90, "up to 40 records are passed over");
-        check(&facts(10), &from(50), ResetTo::Number(60), 60, "up to 10 records are passed over");
-        check(&facts(10), &from(50), ResetTo::Number(50), 50, "it stays where it is, whatever record is before it");
+        check(&facts(10), &from(50), ResetTo::Offset(60), 60, "up to 10 records are passed over");
+        check(&facts(10), &from(50), ResetTo::Offset(50), 50, "it stays where it is, whatever record is before it");
         check(
             &facts(10),
             &from(4),
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_number_has_to_be_there() {
         for number in [9, 91, u64::MAX] {
-            let error = place(&KafkaPartition::new("orders", 3), &facts(10), &from(50), ResetTo::Number(number));
+            let error = place(&KafkaPartition::new("orders", 3), &facts(10), &from(50), ResetTo::Offset(number));
             let error = error.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Usage);
             assert!(error.to_string().contains("orders/3 has the offsets from 10 up to 90"), "{error}");
