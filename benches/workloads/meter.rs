@@ -148,6 +148,9 @@ impl<R: SourceReader> SourceReader for Until<R> {
     async fn assign(&mut self, split: R::Split, from: Option<R::Offset>) -> Result<R::Offset, BoxError> {
         self.source.assign(split, from).await
     }
+    async fn assigned(&mut self) -> Result<(), BoxError> {
+        self.source.assigned().await
+    }
     async fn ready(&mut self) {
         self.source.ready().await;
     }
@@ -178,6 +181,9 @@ impl<R: SourceReader<Split = u64, Offset = u64>> SourceReader for Last<R> {
     type Offset = u64;
     async fn assign(&mut self, split: u64, from: Option<u64>) -> Result<u64, BoxError> {
         if split == 0 { Ok(0) } else { self.0.assign(split, from).await }
+    }
+    async fn assigned(&mut self) -> Result<(), BoxError> {
+        self.0.assigned().await
     }
     async fn ready(&mut self) {
         self.0.ready().await;

@@ -125,7 +125,7 @@ fn soak_a_commit_whose_reply_comes_after_the_time_out_counts() {
 fn soak_a_broker_that_is_away_for_longer_than_a_transaction_lives_doubles_nothing() {
     let proxy = short();
     let mut short = Short::new(&proxy, &["--checkpoint-interval", "1s"]);
-    for _ in 0..if is_soak() { 20 } else { 2 } {
+    for _ in 0..if is_soak() { 10 } else { 2 } {
         short.opens();
         proxy.broker.kill();
         std::thread::sleep(TIMEOUT + Duration::from_secs(2));

@@ -172,7 +172,7 @@ impl Listing {
 }
 
 impl Listed {
-    /// Judges the bytes found under a manifest's name, in a directory of these jobs, of which the first one looks.
+    /// Judges the bytes found under a manifest's name, in a directory of these jobs, of which the last one looks.
     ///
     /// # Errors
     /// A refusal if they are of another job or of another version of millstream: both are in order as they are, only
@@ -184,7 +184,9 @@ impl Listed {
         place: &str,
     ) -> Result<Self, Error> {
         let content = match Manifest::decode(bytes) {
-            Ok((manifest, _)) if !jobs.contains(&&*manifest.job) => return Err(other_job(&manifest, jobs[0], place)),
+            Ok((manifest, _)) if !jobs.contains(&&*manifest.job) => {
+                return Err(other_job(&manifest, jobs[jobs.len() - 1], place));
+            }
             Ok((manifest, _)) if (manifest.epoch, manifest.attempt) != (epoch, attempt) => {
                 let (other, by) = (manifest.epoch, manifest.attempt);
                 Err(Damage::Unreadable(format!("it is checkpoint {other} of attempt {by}, renamed")))

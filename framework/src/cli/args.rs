@@ -174,17 +174,19 @@ fn command(job: &Job, relax: impl Fn(Command) -> Command) -> Command {
     let topology = own(Command::new("topology").about("Show the topology"));
     let topology = all(TopologyArgs::augment_args(topology), |s| ["workers", "parallelism"].contains(&s.key));
     let topology = SetArgs::augment_args(ConfigArgs::augment_args(topology));
+    // what changes a job that does not run
+    let lone = |name: &'static str, about: &'static str, augment: fn(Command) -> Command| {
+        let command = all(own(Command::new(name).about(about)), |s| !["restore", "allow_duplicates"].contains(&s.key));
+        SetArgs::augment_args(ConfigArgs::augment_args(augment(command)))
+    };
     let adopt = "Make the job go on from a checkpoint of its directory, whatever the log of its sinks says; \
                  what was written since that checkpoint may be written again";
-    let adopt = all(own(Command::new("adopt").about(adopt)), |s| !["restore", "allow_duplicates"].contains(&s.key));
-    let adopt = SetArgs::augment_args(ConfigArgs::augment_args(AdoptArgs::augment_args(adopt)));
+    let adopt = lone("adopt", adopt, AdoptArgs::augment_args);
     let rename = "Take over all that a job has under its old name, so that it goes on under this one";
-    let rename = all(own(Command::new("rename").about(rename)), |s| !["restore", "allow_duplicates"].contains(&s.key));
-    let rename = SetArgs::augment_args(ConfigArgs::augment_args(RenameArgs::augment_args(rename)));
+    let rename = lone("rename", rename, RenameArgs::augment_args);
     let reset = "Change where a source goes on: a new checkpoint with the state of the newest one and other offsets; \
                  shows what would change, and with --execute changes it";
-    let reset = all(own(Command::new("reset").about(reset)), |s| !["restore", "allow_duplicates"].contains(&s.key));
-    let reset = SetArgs::augment_args(ConfigArgs::augment_args(ResetArgs::augment_args(reset)));
+    let reset = lone("reset", reset, ResetArgs::augment_args);
     let offsets = Command::new("offsets").about("Change where the sources of the job go on, while it does not run");
     let check = own(Command::new("check").about("See whether the job could run, and do not run it"));
     let check = SetArgs::augment_args(ConfigArgs::augment_args(CheckArgs::augment_args(check)));

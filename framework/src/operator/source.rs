@@ -25,8 +25,9 @@ pub trait Source: Send + Sync + 'static {
     /// Reads for one subtask.
     type Reader: SourceReader;
 
-    /// All splits there are now. Called at the start, with those the checkpoint knows; these are read on in any case,
-    /// listed again or not. A split that is not known is read from its start.
+    /// All splits there are now, with those at hand that the checkpoint knows; these are read on in any case, listed
+    /// again or not. A split that is not known is read from its start. Called when an attempt begins, while it is still
+    /// found out what is restored, and again if that is another checkpoint than it seemed: listing has no effects.
     ///
     /// # Errors
     /// [`Error::refused`](crate::Error::refused) for what a person has to decide; any other error is retried by the
@@ -120,7 +121,8 @@ pub trait SourceReader: 'static {
     async fn assign(&mut self, split: Self::Split, from: Option<Self::Offset>) -> Result<Self::Offset, BoxError>;
 
     /// All splits of the start have been assigned. What takes asking somebody is best asked for all of them at once,
-    /// here; nothing is read before it returns. Not called for splits that are found later.
+    /// here; nothing is read before it returns. Not called for splits that are found later. A reader around another one
+    /// has to hand this on, or that one never begins.
     ///
     /// # Errors
     /// As for [`assign`](SourceReader::assign); the runtime does not know of which split, so they have to say.

@@ -40,14 +40,15 @@ pub trait Step<I>: Clone + Send + 'static {
 }
 
 /// A step as it is fused: what all subtasks share of it, and the scratch memory that each has of its own. Closures are
-/// shared and own none. (So they need neither be cloned nor counted, which would be compiled once per closure.)
+/// shared and own none. (So they need neither be cloned nor counted, which would be compiled once per closure.) A step of
+/// one's own is a [`Step`], and becomes one of these by [`Stream::step`](crate::Stream::step).
 #[diagnostic::on_unimplemented(message = "`{Self}` is not a step over records of type `{I}`")]
 pub trait Fused<I>: Send + Sync + 'static {
     /// What it makes.
     type Out: Send + 'static;
     /// What a subtask owns of it.
     type Scratch: Send + 'static;
-    /// For another subtask.
+    /// Made anew for each subtask of each attempt, on its thread.
     fn scratch(&self) -> Self::Scratch;
     /// Handles one record: emits none, one or several.
     fn push(&self, scratch: &mut Self::Scratch, record: Record<I>, out: &mut impl Collect<Self::Out>);
@@ -61,7 +62,7 @@ pub trait Chain<T>: Send + Sync + 'static {
     type Scratch: Send + 'static;
     /// Whether there is no step at all.
     const IS_EMPTY: bool = false;
-    /// For another subtask.
+    /// Made anew for each subtask of each attempt, on its thread.
     fn scratch(&self) -> Self::Scratch;
     /// Runs one record through all steps.
     fn push(&self, scratch: &mut Self::Scratch, record: Record<Self::In>, out: &mut impl Collect<T>);
@@ -142,7 +143,7 @@ impl<M: 'static, C: Chain<M>, S: Fused<M>> Chain<S::Out> for Then<C, S, M> {
     }
 }
 
-/// A step of the user's: each subtask works on a clone.
+/// A step of the user's: each subtask works on a clone. Locked only to make that clone, since a step need not be `Sync`.
 pub struct Own<S>(Mutex<S>);
 impl<S> Own<S> {
     pub(crate) fn new(step: S) -> Self {

@@ -81,7 +81,12 @@ pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Erro
     let prepare = async {
         // who holds the sources' splits and who holds the sinks' log need not wait for each other
         let listing = store.list()?;
-        let likely = known_splits(&plan, listing.intact().last().map(|(manifest, _)| manifest));
+        let likely = match order.restore {
+            Restore::Latest => listing.intact().last(),
+            Restore::Id(id) => listing.intact().rfind(|(manifest, _)| manifest.epoch == id),
+            Restore::None => None,
+        };
+        let likely = known_splits(&plan, likely.map(|(manifest, _)| manifest));
         let listed = async { Ok(list_splits(&plan, &likely).await) };
         let (recovered, listed) =
             futures::try_join!(recovery::recover_job(session, &plan, attempt, order, listing), listed)?;
@@ -157,8 +162,8 @@ fn deal(plan: &Plan, manifest: Option<&Manifest>, listed: SplitsOf<Value>) -> BT
     let mut dealt = restored_splits(plan, manifest);
     for (i, listed) in listed {
         let splits = dealt.entry(i).or_default();
-        let known: BTreeSet<_> = splits.iter().map(|known| known.split.to_string()).collect();
-        let new = listed.into_iter().filter(|split| !known.contains(&split.to_string()));
+        let mut known: BTreeSet<_> = splits.iter().map(|known| known.split.to_string()).collect();
+        let new = listed.into_iter().filter(|split| known.insert(split.to_string()));
         splits.extend(new.map(|split| Assignment { split, ..Assignment::default() }));
     }
     let among = |i, splits: Vec<Assignment>| {

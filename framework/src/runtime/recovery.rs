@@ -115,7 +115,7 @@ pub(crate) async fn examine(
         shown.push((node, visible));
     }
     failpoint("recovery-listed");
-    // 0., 3. and 4. nobody else can decide any more, and what was decided is known
+    // 0., 3. and 4. what was decided is known, and nobody else can decide any more if this process takes the job
     let log = match decider {
         Some(decider) => {
             ownership::look(session, &*decider, attempt, (order, access == Access::Make), &mut facts).await?
@@ -179,19 +179,16 @@ fn decide(store: &Store, listing: &Listing, facts: &mut Facts) -> Result<Decisio
         tracing::warn!(checkpoint = epoch, why, "a checkpoint is damaged");
     }
     loop {
-        let (digest, manifest) = match recover(facts) {
+        let (digest, epoch, announce) = match recover(facts) {
             Decision::Refuse(error) => return Err(error),
             fresh @ Decision::Fresh { .. } => return Ok(fresh),
-            Decision::Restore { digest, epoch, announce } => match listing.find(&digest) {
-                Some(manifest) if store.verify(manifest)?.is_ok() => {
-                    return Ok(Decision::Restore { digest, epoch, announce });
-                }
-                Some(manifest) => (digest, manifest),
-                None => return Err(Error::refused(format!("checkpoint {epoch} has no manifest"))),
-            },
+            Decision::Restore { digest, epoch, announce } => (digest, epoch, announce),
         };
-        let why = store.verify(manifest)?.err().map_or_else(String::new, |damage| damage.to_string());
-        tracing::warn!(checkpoint = manifest.epoch, why, "a checkpoint is damaged");
+        let manifest = listing.find(&digest);
+        let manifest = manifest.ok_or_else(|| Error::refused(format!("checkpoint {epoch} has no manifest")))?;
+        let Err(damage) = store.verify(manifest)? else { return Ok(Decision::Restore { digest, epoch, announce }) };
+        let why = damage.to_string();
+        tracing::warn!(checkpoint = epoch, why, "a checkpoint is damaged");
         facts.note_damage(&digest, &why);
     }
 }

@@ -34,6 +34,12 @@ pub(crate) fn rename(job: Job, old: &str, from: Option<PathBuf>) -> Result<Strin
     let is_usual = job.settings.data_dir == config::data_dir(&new);
     let to = job.settings.data_dir.clone();
     let from = from.unwrap_or_else(|| if is_usual { config::data_dir(old) } else { to.clone() });
+    // one directory may be named in two ways
+    let from = if from.canonicalize().is_ok_and(|from| to.canonicalize().is_ok_and(|to| from == to)) {
+        to.clone()
+    } else {
+        from
+    };
     // nothing is made where there is nothing to be had
     if ![&from, &to].into_iter().map(|place| Hold::has_manifests(place)).collect::<Result<Vec<_>, _>>()?.contains(&true)
     {

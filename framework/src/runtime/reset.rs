@@ -1,10 +1,11 @@
 //! `offsets reset`: what a person orders of the splits of a source, and what of a checkpoint changes by it. The source
 //! says where a place is (`Source::reset`); nothing is decided here. State, timers and event time stay as they are.
 
-use crate::checkpoints::{Manifest, SplitSnapshot};
+use crate::checkpoints::Manifest;
 use crate::operator::ResetTo;
 use crate::topology::{Kind, Plan, SourceNode};
 use crate::{Error, ErrorKind};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
@@ -61,7 +62,7 @@ pub(super) async fn reset(plan: &Plan, manifest: &mut Manifest, wanted: &Wanted)
     let source = choose(&known, wanted)?;
     let chosen = match wanted.splits.is_empty() {
         true => (0..source.splits.len()).collect(),
-        false => wanted.splits.iter().map(|name| find(source, name)).collect::<Result<Vec<_>, _>>()?,
+        false => wanted.splits.iter().map(|name| find(source, name)).collect::<Result<BTreeSet<_>, _>>()?,
     };
     let splits = &mut manifest.sources[source.number].splits;
     let mut said = format!("Source {} of the job {}:\n", source.name, manifest.job);
@@ -82,8 +83,8 @@ pub(super) async fn reset(plan: &Plan, manifest: &mut Manifest, wanted: &Wanted)
             let found = source.node.reset(from, *to).await.map_err(at)?;
             for (i, place) in chosen.iter().zip(found) {
                 say(*i, &place.shown, &place.what);
-                let SplitSnapshot { split, times, .. } = splits[*i].clone();
-                splits[*i] = SplitSnapshot { split, offset: place.offset, finished: false, times };
+                splits[*i].offset = place.offset;
+                splits[*i].finished = false;
             }
         }
     }
@@ -127,6 +128,7 @@ fn choose<'a, 'b>(known: &'a [Known<'b>], wanted: &Wanted) -> Result<&'a Known<'
             let said = match (&wanted.source, wanted.splits.first(), first) {
                 (Some(name), ..) => format!("the checkpoint has no source `{name}`"),
                 (None, Some(split), None) => format!("no source has a split `{split}`"),
+                (None, None, None) => "the checkpoint has no source".into(),
                 _ => "more than one source may be meant: name one with --source".into(),
             };
             let all = known.iter().map(|source| format!("{} ({})", source.name, names(source))).collect::<Vec<_>>();

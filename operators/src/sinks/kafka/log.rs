@@ -3,10 +3,12 @@
 //! Kafka's part of it:
 //!
 //! 1. `open` makes or checks the progress topic, and works out the transaction's time-out. It fences nobody.
-//! 2. `look` reads the newest record, an undecided one included (`tail.rs`).
+//! 2. `look` reads the newest record, an undecided one included (`tail.rs`); for a job that has run before, this is done
+//!    while the log is opened.
 //! 3. `fence` makes a producer with the job's transactional id. `init_transactions` ends the right of all earlier ones
-//!    to commit, and settles what they left open; what it leaves open all the same is ended too (`settle.rs`).
-//! 4. `read`, only after that, reads the newest committed record up to the high watermark.
+//!    to commit, and settles what they left open.
+//! 4. `read`, only after that, ends what was left open all the same (`settle.rs`), and reads the newest committed record
+//!    up to the high watermark.
 //! 5. Writers begin the transaction with their first record (`transaction.rs`).
 //! 6. `commit` writes the record, waits until all is written, and asks for the commit. Only an `Ok` of Kafka's is
 //!    `Committed`. Being fenced is `Fenced`. All else is `Unknown`, whatever Kafka calls the error: a commit that fails
@@ -323,11 +325,13 @@ impl DecisionLog for KafkaLog {
     }
 
     fn fence<'a>(&'a self) -> Later<'a, Result<(), Error>> {
-        Box::pin(self.ask(|inner, until, called_off| inner.fence(until, called_off)))
+        Box::pin(
+            self.ask(|inner, until, called_off| Ok(inner.transaction.fence(until, &|| !called_off.load(Relaxed))?)),
+        )
     }
 
     fn read<'a>(&'a self) -> Later<'a, Result<Option<Progress>, Error>> {
-        Box::pin(self.ask(|inner, until, called_off| inner.tail.read(until, called_off)))
+        Box::pin(self.ask(|inner, until, called_off| inner.read(until, called_off)))
     }
 
     fn commit<'a>(&'a self, progress: &'a Progress) -> Later<'a, Decided> {
@@ -341,9 +345,9 @@ impl DecisionLog for KafkaLog {
 
 impl Inner {
     /// Before anybody writes.
-    fn fence(&self, until: Instant, called_off: &AtomicBool) -> Result<(), BoxError> {
-        self.transaction.fence(until, &|| !called_off.load(Relaxed))?;
-        settle((&self.tail, &self.transaction), &self.written_to, until, called_off)
+    fn read(&self, until: Instant, called_off: &AtomicBool) -> Result<Option<Progress>, BoxError> {
+        settle((&self.tail, &self.transaction), &self.written_to, until, called_off)?;
+        self.tail.read(until, called_off)
     }
 
     fn commit(&self, progress: &Progress, called_off: &AtomicBool) -> Decided {

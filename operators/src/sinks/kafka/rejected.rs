@@ -2,8 +2,8 @@
 //! is seen by the client that sends it. A rejection ends the attempt. The next one knows such a record again, by what
 //! stands in it, and treats it like all that cannot be written. Known for the life of the process.
 
+use crate::sources::kafka::hash;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// So many are remembered of a topic. Those beyond fail every attempt.
@@ -15,12 +15,6 @@ type Known = BTreeMap<(String, String), BTreeSet<u64>>;
 fn all() -> MutexGuard<'static, Known> {
     static ALL: Mutex<Known> = Mutex::new(BTreeMap::new());
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn hash(key: Option<&[u8]>, value: Option<&[u8]>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (key, value).hash(&mut hasher);
-    hasher.finish()
 }
 
 /// The brokers have rejected this one.

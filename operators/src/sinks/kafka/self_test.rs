@@ -195,9 +195,9 @@ impl Test {
     }
 
     fn read(&self, called_off: &AtomicBool) -> Result<(), BoxError> {
-        let range = self.tail.settled(clock::now() + SETTLES, called_off)?;
+        let high = self.tail.settled(clock::now() + SETTLES, called_off)?;
         let mut seen = Vec::new();
-        self.tail.scan(Isolation::ReadCommitted, range, called_off, &mut |record| {
+        self.tail.scan(Isolation::ReadCommitted, (0, high), called_off, &mut |record| {
             seen.push(String::from_utf8_lossy(record.payload().unwrap_or_default()).into_owned());
             Ok(())
         })?;

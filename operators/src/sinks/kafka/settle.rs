@@ -60,13 +60,17 @@ fn ends(tail: &Tail, topics: &[String], called_off: &AtomicBool) -> Result<Ends,
             Ok(found) => {
                 all.extend(found.values().flat_map(|count| 0..*count).map(|at| KafkaPartition::new(topic, at)))
             }
-            // who may not look at it may not have written to it; who writes is told
+            // who may not look at it may not write to it now; whoever tries is told
             Err(error) if error.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::Usage) => {}
             Err(error) => return Err(error),
         }
     }
     let ends = questions.offsets(&all, Offset::End)?;
-    Ok(ends.into_iter().filter_map(|(partition, end)| Some((partition, end?))).collect())
+    let told = ends.into_iter().map(|(partition, end)| match end {
+        Some(end) => Ok((partition, end)),
+        None => Err(Error::new(ErrorKind::Failed, format!("Kafka does not tell where {partition} ends")).into()),
+    });
+    told.collect()
 }
 
 /// Leaves those that are not settled up to there, even after a while.

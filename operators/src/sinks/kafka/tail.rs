@@ -87,35 +87,33 @@ impl Tail {
         connect(&config, self.outage.clone())
     }
 
-    /// The oldest offset and the end: the high watermark, or, with committed records only, the last stable offset.
-    fn bounds(&self, client: &Client, called_off: &AtomicBool) -> Result<(i64, i64), BoxError> {
-        let (questions, partition) = (Questions { client, called_off }, KafkaPartition::new(&self.topic, 0));
-        // one after the other: of librdkafka's watermarks one may have failed, and then both are the other one
-        let ask = |at| -> Result<i64, BoxError> {
-            let found = questions.offsets(std::slice::from_ref(&partition), at)?.remove(&partition).flatten();
-            let untold = || Error::new(ErrorKind::Failed, format!("Kafka does not tell where `{}` ends", self.topic));
-            Ok(found.ok_or_else(untold)?)
-        };
-        Ok((ask(Offset::Beginning)?, ask(Offset::End)?))
+    /// Where it begins or ends. The end is the high watermark, or, with committed records only, the last stable offset.
+    /// Not librdkafka's watermarks: of those one may have failed, and then both are the other one.
+    fn edge(&self, isolation: Isolation, at: Offset, called_off: &AtomicBool) -> Result<i64, BoxError> {
+        let (client, partition) = (self.client(isolation)?, KafkaPartition::new(&self.topic, 0));
+        let questions = Questions { client: &client, called_off };
+        let found = questions.offsets(std::slice::from_ref(&partition), at)?.remove(&partition).flatten();
+        let untold =
+            || Error::new(ErrorKind::Failed, format!("Kafka does not tell where `{}` begins and ends", self.topic));
+        Ok(found.ok_or_else(untold)?)
     }
 
     /// The newest record, also one whose transaction is still open. Fences nobody. A transaction that is open is waited
     /// for, for some seconds.
     pub(super) fn look(&self, called_off: &AtomicBool) -> Result<Option<Progress>, BoxError> {
-        let (all, committed) = (self.client(Isolation::ReadUncommitted)?, self.client(Isolation::ReadCommitted)?);
         let until = clock::now() + UNDECIDED;
         loop {
-            let (low, stable) = self.bounds(&committed, called_off)?;
-            let (_, high) = self.bounds(&all, called_off)?;
+            let stable = self.edge(Isolation::ReadCommitted, Offset::End, called_off)?;
+            let high = self.edge(Isolation::ReadUncommitted, Offset::End, called_off)?;
             if stable >= high {
-                return self.newest((low, stable), called_off);
+                return self.newest(stable, called_off);
             }
             if clock::now() >= until {
                 tracing::warn!(topic = self.topic, stable, high, "{HANGS}");
                 let undecided = self.span(Isolation::ReadUncommitted, (stable, high), called_off)?;
                 return match undecided {
                     Some(undecided) => Ok(Some(undecided)),
-                    None => self.newest((low, stable), called_off),
+                    None => self.newest(stable, called_off),
                 };
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -127,21 +125,19 @@ impl Tail {
     /// # Errors
     /// [`ErrorKind::Busy`] if a transaction stays open until the deadline.
     pub(super) fn read(&self, until: Instant, called_off: &AtomicBool) -> Result<Option<Progress>, BoxError> {
-        let bounds = self.settled(until, called_off)?;
-        self.newest(bounds, called_off)
+        self.newest(self.settled(until, called_off)?, called_off)
     }
 
-    /// The oldest offset and the high watermark, up to which all is decided.
+    /// The high watermark, when all up to there is decided.
     ///
     /// # Errors
     /// As of [`read`](Self::read).
-    pub(super) fn settled(&self, until: Instant, called_off: &AtomicBool) -> Result<(i64, i64), BoxError> {
-        let (_, high) = self.bounds(&*self.client(Isolation::ReadUncommitted)?, called_off)?;
-        let committed = self.client(Isolation::ReadCommitted)?;
+    pub(super) fn settled(&self, until: Instant, called_off: &AtomicBool) -> Result<i64, BoxError> {
+        let high = self.edge(Isolation::ReadUncommitted, Offset::End, called_off)?;
         loop {
-            let (low, stable) = self.bounds(&committed, called_off)?;
+            let stable = self.edge(Isolation::ReadCommitted, Offset::End, called_off)?;
             if stable >= high {
-                return Ok((low, high));
+                return Ok(high);
             }
             if clock::now() >= until {
                 let topic = &self.topic;
@@ -153,11 +149,12 @@ impl Tail {
     }
 
     /// The newest committed record before `end`.
-    fn newest(&self, (low, end): (i64, i64), called_off: &AtomicBool) -> Result<Option<Progress>, BoxError> {
+    fn newest(&self, end: i64, called_off: &AtomicBool) -> Result<Option<Progress>, BoxError> {
         let mut kept = self.kept.newest.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, newest)) = kept.as_ref().filter(|(before, _)| *before == end) {
             return Ok(newest.clone());
         }
+        let low = self.edge(Isolation::ReadCommitted, Offset::Beginning, called_off)?;
         let mut span = SPAN;
         loop {
             let start = end.saturating_sub(span).max(low);

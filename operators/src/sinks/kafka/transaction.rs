@@ -1,8 +1,9 @@
 //! The transaction of a job: one producer, one transaction at a time, shared by all exactly-once sinks of a `Kafka`
 //! value. Writers begin it and write in it; the log commits it (`log.rs`).
 //!
-//! There is no abort in place and no going on after a failure: what failed is over, and the next attempt begins with a
-//! producer of its own, whose `init_transactions` settles what this one left.
+//! There is no abort of what was written and no going on after a failure: what failed is over, and the next attempt
+//! begins with a producer of its own, whose `init_transactions` settles what this one left. Before anything is written,
+//! a transaction that is there only to be aborted ends what brokers forgot (`settle.rs`).
 
 use super::producer::{Producer, is_fenced};
 use crate::kafka::client::code_of;
@@ -313,7 +314,10 @@ impl Transaction {
             key: ABORTED,
             value: b"",
         });
-        self.send(&producer, &records.collect::<Vec<_>>(), until, goes_on)?;
+        if let Err(error) = self.send(&producer, &records.collect::<Vec<_>>(), until, goes_on) {
+            self.give_up();
+            return Err(error);
+        }
         while let Err(error) = producer.base().abort_transaction(SLICE) {
             if !is_retriable(&error) || clock::now() >= until || !goes_on() {
                 self.give_up();
@@ -321,7 +325,11 @@ impl Transaction {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.lock().phase = Phase::Idle;
+        let mut inner = self.lock();
+        // or it was closed meanwhile
+        if inner.phase == Phase::Open {
+            inner.phase = Phase::Idle;
+        }
         Ok(())
     }
 

@@ -45,10 +45,17 @@ pub(super) fn refuse(path: &Path, found: &str) -> Error {
     Error::refused(format!(
         "`{0}` is not the file that the checkpoint has read: {found}; put it back as it was (it may only have grown by \
          whole lines); or go on with what is there now, and with the state there is, by \
-         `offsets reset --split {0} --to {to} --execute`; or read all anew with `--restore none`, an empty data \
+         `offsets reset --split {1} --to {to} --execute`; or read all anew with `--restore none`, an empty data \
          directory and an empty output directory",
-        path.display()
+        path.display(),
+        quoted(&path.display().to_string())
     ))
+}
+
+/// As one word of a shell.
+fn quoted(path: &str) -> String {
+    let is_plain = path.chars().all(|c| c.is_alphanumeric() || "/._-+=:,@%".contains(c));
+    if is_plain { path.into() } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]
@@ -62,5 +69,12 @@ mod tests {
         assert_eq!(serde_json::to_string(&offset).unwrap(), json);
         assert_eq!(serde_json::from_str::<FileOffset>(json).unwrap(), offset);
         assert!(serde_json::from_str::<FileOffset>(&json.replace("00ab", "zz")).is_err());
+    }
+
+    #[test]
+    fn the_command_of_a_refusal_can_be_pasted() {
+        let command = |path: &str| refuse(Path::new(path), "it is shorter").to_string();
+        assert!(command("/data/orders-1.log").contains("`offsets reset --split /data/orders-1.log --to forget"));
+        assert!(command("it's here").contains(r"`offsets reset --split 'it'\''s here' --to forget"));
     }
 }

@@ -34,6 +34,7 @@ pub(crate) mod topics;
 #[doc(hidden)]
 pub use bare::Bare;
 pub use format::{KafkaBincode, KafkaBytes, KafkaDecode, KafkaJson, KafkaText, KafkaTry, With};
+pub(crate) use offset::hash;
 pub use offset::{KafkaOffset, LastRecord};
 pub use reader::KafkaReader;
 pub use record::KafkaRecord;

@@ -42,7 +42,7 @@ pub struct LastRecord {
 }
 
 /// The hash of a record. What is missing is not what is empty.
-pub(super) fn hash(key: Option<&[u8]>, value: Option<&[u8]>) -> u64 {
+pub(crate) fn hash(key: Option<&[u8]>, value: Option<&[u8]>) -> u64 {
     let seed = key.map_or(1, xxh3_64);
     value.map_or(!seed, |value| xxh3_64_with_seed(value, seed))
 }

@@ -448,6 +448,9 @@ impl<F: KafkaDecode> SourceReader for KafkaReader<F> {
             // the next attempt looks again, and decides
             return Err(Error::new(ErrorKind::Failed, format!("{gone} is gone: its topic was deleted")).into());
         }
+        if !self.partitions.apart.is_empty() {
+            return Err("`assigned` was not called: a reader around this one has to hand it on".into());
+        }
         let granted = self.pacer.grant(out.room());
         if granted == 0 && out.room() > 0 {
             return Ok(Polled::Later);
