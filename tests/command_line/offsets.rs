@@ -34,12 +34,18 @@ fn times(counts: &BTreeMap<String, u64>, n: u64) -> BTreeMap<String, u64> {
     counts.iter().map(|(word, count)| (word.clone(), count * n)).collect()
 }
 
-#[test]
-fn a_file_is_read_again_or_passed_over_and_the_state_stays() {
+/// A job that has counted what there is, and how often it has seen each word.
+fn counted() -> (Scratch, WordCount, BTreeMap<String, u64>) {
     let scratch = Scratch::new();
     let job = word_count(&scratch);
     job.run(&[]).expect(0, &["finished"]);
     let once = last(&job);
+    (scratch, job, once)
+}
+
+#[test]
+fn a_file_is_read_again_or_passed_over_and_the_state_stays() {
+    let (_scratch, job, once) = counted();
     let said = ["Source text of the job word_count", "a.txt", "-> 0  100 lines", "are read again", "with --execute"];
     reset(&job, &["--to", "earliest"]).expect(0, &said);
     job.run(&[]).expect(0, &["finished"]);
@@ -60,10 +66,7 @@ fn a_file_is_read_again_or_passed_over_and_the_state_stays() {
 
 #[test]
 fn the_checkpoint_before_can_be_restored() {
-    let scratch = Scratch::new();
-    let job = word_count(&scratch);
-    job.run(&[]).expect(0, &["finished"]);
-    let once = last(&job);
+    let (_scratch, job, once) = counted();
     let said = reset(&job, &["--to", "earliest", "--execute"]).expect(0, &[]).printed;
     let back = named(&said, "run --restore");
     job.append("a.txt", lines(0));

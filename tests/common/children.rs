@@ -34,6 +34,29 @@ pub(crate) fn example(name: &str) -> Command {
     Command::new(path)
 }
 
+/// How a process ended.
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) printed: String,
+}
+
+impl Ended {
+    /// That it ended with this exit code, and said this.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32, said: &[&str]) -> Self {
+        assert_eq!(self.code, code, "{}", self.printed);
+        for said in said {
+            assert!(self.printed.contains(said), "`{said}` is not in\n{}", self.printed);
+        }
+        self
+    }
+
+    /// Whether it ended well, and what it said.
+    pub(crate) fn result(self) -> Result<String, String> {
+        if self.code == 0 { Ok(self.printed) } else { Err(self.printed) }
+    }
+}
+
 /// A process that is killed when this value goes.
 pub(crate) struct Process {
     child: Child,
@@ -110,6 +133,20 @@ impl Process {
         }
     }
 
+    /// Waits for its end, and gives with its exit code what it has printed.
+    #[track_caller]
+    pub(crate) fn end(&mut self) -> Ended {
+        let code = self.wait().unwrap();
+        Ended { code, printed: self.printed() }
+    }
+
+    /// SIGTERM, upon which it ends with exit code 0.
+    #[track_caller]
+    pub(crate) fn ends_well(&mut self) {
+        self.terminate();
+        assert_eq!(self.wait().unwrap(), 0, "{}", self.tail());
+    }
+
     /// Waits until `holds`, or until the process has ended: then false.
     pub(crate) fn wait_until(&mut self, mut holds: impl FnMut() -> bool) -> Result<bool, String> {
         let deadline = clock::now() + self.patience;
@@ -136,6 +173,11 @@ impl Process {
         let mut text = Vec::new();
         file.read_to_end(&mut text).unwrap();
         String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// How many attempts of its job have failed so far, as it says.
+    pub(crate) fn failures(&self) -> usize {
+        self.printed().matches("attempt failed, recovering").count()
     }
 
     /// The end of what it has printed.

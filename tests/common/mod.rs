@@ -11,13 +11,13 @@ mod random;
 mod word_count;
 
 pub(crate) use asks::{Asks, Call};
-pub(crate) use children::{MIB, Process, example, myself, peak};
+pub(crate) use children::{Ended, MIB, Process, example, myself, peak};
 pub(crate) use commands::named;
 pub(crate) use inline::{collect, gives, job, refused};
 pub(crate) use observer::Observer;
 pub(crate) use output::{Output, PartName, counted, read_lines, visible};
 pub(crate) use random::{Random, mix, seed};
-pub(crate) use word_count::{Ended, WordCount, words_of};
+pub(crate) use word_count::{WordCount, words_of};
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,6 @@
 //! The example `word_count` with directories of its own, and what it ought to write.
 
-use super::children::{Process, example};
+use super::children::{Ended, Process, example};
 use super::output::{Output, counted};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -18,12 +18,6 @@ struct Count {
 /// See the head of this file.
 pub(crate) struct WordCount {
     root: PathBuf,
-}
-
-/// How a run ended.
-pub(crate) struct Ended {
-    pub(crate) code: i32,
-    pub(crate) printed: String,
 }
 
 impl WordCount {
@@ -59,9 +53,7 @@ impl WordCount {
     /// Runs it to its end.
     #[track_caller]
     pub(crate) fn run(&self, flags: &[&str]) -> Ended {
-        let mut process = self.start(flags);
-        let code = process.wait().unwrap();
-        Ended { code, printed: process.printed() }
+        self.start(flags).end()
     }
 
     /// Runs a command to its end, such as `checkpoints list`, with more flags and with these variables.
@@ -69,9 +61,7 @@ impl WordCount {
     pub(crate) fn call(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
         let mut command = example("word_count");
         command.args(arguments).envs(variables.iter().copied()).current_dir(&self.root);
-        let mut process = Process::start(&mut command, &self.root.join("log"));
-        let code = process.wait().unwrap();
-        Ended { code, printed: process.printed() }
+        Process::start(&mut command, &self.root.join("log")).end()
     }
 
     /// Appends lines, which have their newlines, to a file of the input.
@@ -102,18 +92,6 @@ impl WordCount {
         let mut totals = BTreeMap::<String, u64>::new();
         words_of(&self.text()).for_each(|word| *totals.entry(word).or_default() += 1);
         counted("result", Self::counts(output), &totals)
-    }
-}
-
-impl Ended {
-    /// That it ended with this exit code, and said this.
-    #[track_caller]
-    pub(crate) fn expect(self, code: i32, said: &[&str]) -> Self {
-        assert_eq!(self.code, code, "{}", self.printed);
-        for said in said {
-            assert!(self.printed.contains(said), "`{said}` is not in\n{}", self.printed);
-        }
-        self
     }
 }
 

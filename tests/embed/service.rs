@@ -109,12 +109,10 @@ fn what_a_checkpoint_has_acknowledged_survives_kill_9() {
 
     // in good order nothing is lost that was accepted
     service.order("ann", 10_000);
-    service.process.terminate();
-    assert_eq!(service.process.wait().unwrap(), 0, "{}", service.process.tail());
+    service.process.ends_well();
     let mut service = Service::start(&scratch);
     service.order("ann", 1);
     service.checkpoint();
     service.expect_total("ann", 11_057);
-    service.process.terminate();
-    assert_eq!(service.process.wait().unwrap(), 0, "{}", service.process.tail());
+    service.process.ends_well();
 }

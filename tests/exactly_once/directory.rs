@@ -15,8 +15,7 @@ fn a_second_instance_is_told_who_holds_the_directory() {
     let holder = format!("process {}", first.id());
     job.run(&[]).expect(75, &[&holder, "--data-dir"]);
     assert!(first.ended().is_none());
-    first.terminate();
-    assert_eq!(first.wait().unwrap(), 0);
+    first.ends_well();
     job.run(&[]).expect(0, &["finished"]);
     job.check(&job.shown()).unwrap();
 }

@@ -201,7 +201,7 @@ impl<'a> Disturbed<'a> {
 
     /// Has it meet these, and work afterwards. How often an attempt has failed by then.
     fn meets(&mut self, process: &mut Process, errors: &[Injected]) -> usize {
-        let before = failures(process);
+        let before = process.failures();
         self.inject(errors);
         let met = process.wait_until(|| {
             self.counting.add(20);
@@ -213,17 +213,13 @@ impl<'a> Disturbed<'a> {
         let all = self.counting.records();
         let done = process.wait_until(|| self.watcher.seen() >= all);
         assert_eq!(done, Ok(true), "{errors:?}\n{}", process.tail());
-        failures(process) - before
+        process.failures() - before
     }
 
     fn check(self) {
         self.counting.check_decisions(&self.data());
         self.watcher.check_all();
     }
-}
-
-fn failures(process: &Process) -> usize {
-    process.printed().matches("attempt failed, recovering").count()
 }
 
 /// How many requests meet it: the first for metadata is only to find the brokers.
@@ -274,8 +270,7 @@ fn a_job_that_meets_an_error_goes_on_and_all_is_there_once() {
         assert_eq!(failed, 0, "{code}");
     }
     assert!(found.is_empty(), "{found:#?}");
-    process.terminate();
-    assert_eq!(process.wait().unwrap(), 0, "{}", process.tail());
+    process.ends_well();
     disturbed.check();
 }
 

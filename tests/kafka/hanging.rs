@@ -44,8 +44,7 @@ fn what_the_coordinator_forgot_is_aborted_before_anything_is_committed() {
     assert_eq!(process.wait_until(|| seen() >= all), Ok(true), "{}", process.tail());
     let said = process.printed();
     assert!(said.contains("ending those that are its own"), "{said}");
-    process.terminate();
-    assert_eq!(process.wait().unwrap(), 0, "{}", process.tail());
+    process.ends_well();
     counting.finish(&data, &[]);
     watcher.check_all();
 }

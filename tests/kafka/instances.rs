@@ -64,11 +64,6 @@ impl Running<'_> {
     }
 }
 
-fn stop(mut process: Process) {
-    process.terminate();
-    assert_eq!(process.wait().unwrap(), 0, "{}", process.tail());
-}
-
 fn settled(running: Running<'_>, data: &Path) {
     running.counting.finish(data, &[]);
     running.counting.check_decisions(data);
@@ -84,8 +79,7 @@ fn a_second_start_on_the_directory_says_who_holds_it_and_changes_nothing() {
     assert!(second.printed().contains(&holder), "{holder} is not in: {}", second.tail());
     running.goes_on();
     let data = running.data();
-    running.first.terminate();
-    assert_eq!(running.first.wait().unwrap(), 0, "{}", running.first.tail());
+    running.first.ends_well();
     settled(running, &data);
 }
 
@@ -93,11 +87,11 @@ fn a_second_start_on_the_directory_says_who_holds_it_and_changes_nothing() {
 fn a_start_on_a_copy_supersedes_the_first() {
     let mut running = Running::new(broker());
     let copy = running.copy();
-    let second = running.counting.start(&copy, &[]);
+    let mut second = running.counting.start(&copy, &[]);
     // the first has nothing to do, and notices all the same
     running.is_superseded();
     running.goes_on();
-    stop(second);
+    second.ends_well();
     settled(running, &copy);
 }
 
@@ -110,14 +104,14 @@ fn one_that_slept_while_another_took_over_changes_nothing() {
     running.first.freeze();
     let copy = running.scratch.join("copy");
     copy_directory(&running.data(), &copy);
-    let second = running.counting.start(&copy, &[]);
+    let mut second = running.counting.start(&copy, &[]);
     running.is_claimed();
     running.watcher.wait_for(running.counting.records());
     running.first.signal("CONT");
     running.goes_on();
     running.is_superseded();
     running.goes_on();
-    stop(second);
+    second.ends_well();
     settled(running, &copy);
 }
 

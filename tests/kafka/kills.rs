@@ -90,8 +90,7 @@ fn soak_sleeps_longer_than_its_transaction_lives() {
         watcher.wait_for(counting.records());
         assert!(process.ended().is_none(), "nap {naps}:\n{}", process.tail());
     }
-    process.terminate();
-    assert_eq!(process.wait().unwrap(), 0, "{}", process.tail());
+    process.ends_well();
     counting.check_decisions(&data);
     watcher.check_all();
 }

@@ -51,10 +51,8 @@ fn nodes_that_are_killed_in_the_middle_of_a_transaction_change_nothing() {
         counting.add(100);
         goes_on(&mut process, &watcher, counting.records());
     }
-    process.terminate();
-    assert_eq!(process.wait().unwrap(), 0, "{}", process.tail());
-    let failures = process.printed().matches("attempt failed, recovering").count();
-    println!("{failures} attempts have failed");
+    process.ends_well();
+    println!("{} attempts have failed", process.failures());
     wait_until("all is decided", || !counting.has_undecided());
     counting.check_decisions(&data);
     watcher.check_all();

@@ -74,8 +74,7 @@ fn a_broker_that_is_not_there_yet_is_waited_for() {
     };
     let mut process = start();
     waits(&mut process);
-    process.terminate();
-    assert_eq!(process.wait().unwrap(), 0, "{}", process.tail());
+    process.ends_well();
     std::fs::remove_file(scratch.join("log")).unwrap();
     let mut process = start();
     waits(&mut process);

@@ -44,11 +44,9 @@ impl Named {
     fn call(&self, name: &str, words: &[&str]) -> Result<String, String> {
         loop {
             let mut process = Process::start(&mut self.command(name, words), &self.scratch.join("log"));
-            let (code, said) = (process.wait().unwrap(), process.printed());
-            match code {
-                0 => return Ok(said),
-                _ if said.contains("error: yielded") => {}
-                _ => return Err(said),
+            match process.end().result() {
+                Err(said) if said.contains("error: yielded") => {}
+                ended => return ended,
             }
         }
     }

@@ -47,10 +47,6 @@ impl<'a> Short<'a> {
         self.counting.broker.committed(&self.counting.output).len() as u64
     }
 
-    fn failures(&self) -> usize {
-        self.process.printed().matches("attempt failed, recovering").count()
-    }
-
     /// All is there, and so it goes on.
     fn goes_on(&mut self) {
         for _ in 0..2 {
@@ -63,8 +59,7 @@ impl<'a> Short<'a> {
 
     fn ends(mut self) {
         self.goes_on();
-        self.process.terminate();
-        assert_eq!(self.process.wait().unwrap(), 0, "{}", self.process.tail());
+        self.process.ends_well();
         self.counting.finish(&self.scratch.join("data"), &[]);
         self.counting.check_decisions(&self.scratch.join("data"));
         self.watcher.check_all();
@@ -98,7 +93,7 @@ fn a_job_that_reaches_no_broker_for_longer_than_its_transaction_lives_recovers()
         wait_until("the outage is told", || told(&short.process, "Kafka does not answer") > before);
         proxy.cut(&[]);
         short.goes_on();
-        assert!(short.failures() >= outages, "the transaction was not missed:\n{}", short.process.tail());
+        assert!(short.process.failures() >= outages, "the transaction was not missed:\n{}", short.process.tail());
     }
     short.ends();
 }

@@ -56,9 +56,7 @@ impl Named {
 
     /// Whether it ended well, and what it said.
     fn call(&self, name: &str, data: &str, words: &[&str]) -> Result<String, String> {
-        let mut process = Process::start(&mut self.command(name, data, words), &self.scratch.join("log"));
-        let code = process.wait().unwrap();
-        if code == 0 { Ok(process.printed()) } else { Err(process.printed()) }
+        Process::start(&mut self.command(name, data, words), &self.scratch.join("log")).end().result()
     }
 
     #[track_caller]
