@@ -2,7 +2,7 @@
 //! with what it has to be: of each key the counts from one on, each with the value of that record.
 
 use super::broker::{Broker, PATIENCE, Rec};
-use crate::common::{Process, Random, example, mix};
+use crate::common::{Process, Random, Scratch, example, mix};
 use millstream::clock;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
@@ -55,6 +55,14 @@ impl<'a> Counting<'a> {
         }
     }
 
+    /// One that begins: with a directory of its own, the data directory in it, and a watcher.
+    pub(super) fn begin(broker: &'a Broker, seed: u64) -> (Scratch, Self, PathBuf, Watcher) {
+        let scratch = Scratch::new();
+        let counting = Self::new(broker, scratch.path(), seed);
+        let (data, watcher) = (scratch.join("data"), counting.watch());
+        (scratch, counting, data, watcher)
+    }
+
     /// So many records of some keys: half of them plain, half in a transaction; some more are aborted.
     pub(super) fn write(&mut self, records: u64) {
         let mut made = self.draw(records);
@@ -88,10 +96,8 @@ impl<'a> Counting<'a> {
 
     /// `kafka_count run` in a data directory, with more flags.
     pub(super) fn command(&self, data: &Path, flags: &[&str]) -> Command {
-        let mut command = example("kafka_count");
-        command.args(["run", "--brokers", &self.broker.address]);
-        command.args(["--input-topic", &self.input, "--output-topic", &self.output]);
-        command.arg("--data-dir").arg(data).args(flags);
+        let mut command = self.other(&["run"], data);
+        command.args(flags);
         if !flags.contains(&"--checkpoint-interval") {
             command.args(["--checkpoint-interval", "100ms"]);
         }
@@ -125,11 +131,7 @@ impl<'a> Counting<'a> {
     /// That it is refused, with exit code 78 and these words.
     #[track_caller]
     pub(super) fn refused(&self, data: &Path, flags: &[&str], said: &[&str]) {
-        let mut process = self.start(data, &[flags, &["--until", "end"]].concat());
-        let code = process.wait().unwrap();
-        assert_eq!(code, 78, "{}", process.tail());
-        let printed = process.printed();
-        said.iter().for_each(|said| assert!(printed.contains(said), "`{said}` is not in: {printed}"));
+        self.start(data, &[flags, &["--until", "end"]].concat()).end().expect(78, said);
     }
 
     /// How many records the job is to have read.
@@ -174,6 +176,16 @@ impl<'a> Counting<'a> {
             (0..OUT).map(|partition| consumer.fetch_watermarks(&self.output, partition, PATIENCE).unwrap().1).sum()
         };
         end("read_committed") < end("read_uncommitted")
+    }
+
+    /// Adds records until the job has some of them in a transaction that is open.
+    #[track_caller]
+    pub(super) fn opens(&mut self, process: &mut Process) {
+        let open = process.wait_until(|| {
+            self.add(100);
+            self.has_undecided()
+        });
+        assert_eq!(open, Ok(true), "{}", process.tail());
     }
 
     /// V4: decisions grow by one, and the newest names a manifest that is intact.

@@ -173,25 +173,20 @@ const RECOVERING: &[Row] = &[
 /// A job whose requests go through the proxy.
 struct Disturbed<'a> {
     proxy: &'a Proxy,
+    _scratch: Scratch,
     counting: Counting<'a>,
+    data: PathBuf,
     watcher: Watcher,
-    scratch: Scratch,
 }
 
 impl<'a> Disturbed<'a> {
     fn new(proxy: &'a Proxy) -> Self {
-        let scratch = Scratch::new();
-        let counting = Counting::new(&proxy.broker, scratch.path(), 5);
-        let watcher = counting.watch();
-        Self { proxy, counting, watcher, scratch }
-    }
-
-    fn data(&self) -> PathBuf {
-        self.scratch.join("data")
+        let (_scratch, counting, data, watcher) = Counting::begin(&proxy.broker, 5);
+        Self { proxy, _scratch, counting, data, watcher }
     }
 
     fn start(&self, flags: &[&str]) -> Process {
-        self.counting.start(&self.data(), &[flags, &["--restart-pause", "10ms"]].concat())
+        self.counting.start(&self.data, &[flags, &["--restart-pause", "10ms"]].concat())
     }
 
     fn inject(&self, errors: &[Injected]) {
@@ -217,7 +212,7 @@ impl<'a> Disturbed<'a> {
     }
 
     fn check(self) {
-        self.counting.check_decisions(&self.data());
+        self.counting.check_decisions(&self.data);
         self.watcher.check_all();
     }
 }
@@ -295,7 +290,7 @@ fn an_error_that_lasts_ends_a_job_with_what_there_is_to_do_and_the_next_run_comp
     let proxy = Proxy::new();
     let mut disturbed = Disturbed::new(&proxy);
     disturbed.counting.add(100);
-    disturbed.counting.finish(&disturbed.data(), &[]);
+    disturbed.counting.finish(&disturbed.data, &[]);
     for (api, code, way, exit, said) in ENDS {
         disturbed.counting.add(100);
         disturbed.inject(&[Injected { api: *api, code: *code as i16, way: *way, times: usize::MAX }]);
@@ -305,7 +300,7 @@ fn an_error_that_lasts_ends_a_job_with_what_there_is_to_do_and_the_next_run_comp
         let printed = process.printed();
         said.iter().for_each(|said| assert!(printed.contains(said), "{api:?} {code:?}: no `{said}` in: {printed}"));
         disturbed.inject(&[]);
-        disturbed.counting.finish(&disturbed.data(), &[]);
+        disturbed.counting.finish(&disturbed.data, &[]);
         disturbed.watcher.wait_for(disturbed.counting.records());
     }
     disturbed.check();

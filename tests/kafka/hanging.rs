@@ -5,7 +5,6 @@ use super::broker::Broker;
 use super::counting::Counting;
 use super::proxy::{Injected, Proxy, Way};
 use super::wire::Api;
-use crate::common::Scratch;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 /// Whether the broker asks the coordinator before it takes records.
@@ -16,10 +15,8 @@ fn verifies(broker: &Broker, verifies: bool) {
 
 #[test]
 fn what_the_coordinator_forgot_is_aborted_before_anything_is_committed() {
-    let (proxy, scratch) = (Proxy::new(), Scratch::new());
-    let (data, flags) = (scratch.join("data"), ["--checkpoint-interval", "2s"]);
-    let mut counting = Counting::new(&proxy.broker, scratch.path(), 11);
-    let watcher = counting.watch();
+    let (proxy, flags) = (Proxy::new(), ["--checkpoint-interval", "2s"]);
+    let (_scratch, mut counting, data, watcher) = Counting::begin(&proxy.broker, 11);
     let mut process = counting.start(&data, &flags);
     counting.write(200);
     watcher.wait_for(200);
@@ -29,11 +26,7 @@ fn what_the_coordinator_forgot_is_aborted_before_anything_is_committed() {
     let refused = |api, code| Injected { api, code, way: Way::Refused, times: usize::MAX };
     let waits = refused(Api::EndTxn, Code::CoordinatorLoadInProgress as i16);
     proxy.inject(&[&counting.job()], &[refused(Api::AddPartitionsToTxn, 0), waits]);
-    let open = process.wait_until(|| {
-        counting.add(100);
-        counting.has_undecided()
-    });
-    assert_eq!(open, Ok(true), "{}", process.tail());
+    counting.opens(&mut process);
     process.kill();
     proxy.inject(&[], &[]);
     verifies(&proxy.broker, true);

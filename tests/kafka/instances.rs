@@ -15,10 +15,8 @@ struct Running<'a> {
 
 impl Running<'_> {
     fn new(broker: &'static Broker) -> Running<'static> {
-        let scratch = Scratch::new();
-        let mut counting = Counting::new(broker, scratch.path(), 1);
-        let watcher = counting.watch();
-        let first = counting.start(&scratch.join("data"), &[]);
+        let (scratch, mut counting, data, watcher) = Counting::begin(broker, 1);
+        let first = counting.start(&data, &[]);
         counting.write(400);
         watcher.wait_for(400);
         Running { scratch, counting, watcher, first }

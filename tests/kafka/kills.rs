@@ -2,7 +2,7 @@
 
 use super::broker::{Broker, broker};
 use super::counting::Counting;
-use crate::common::{Random, Scratch, is_soak, mix, seed};
+use crate::common::{Random, is_soak, mix, seed};
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,11 +23,8 @@ fn kill(counting: &mut Counting<'_>, data: &Path, kills: u64, random: &mut Rando
 }
 
 fn campaign(broker: &Broker, kills: u64, seed: u64) {
-    let scratch = Scratch::new();
     let mut random = Random::new(seed);
-    let mut counting = Counting::new(broker, scratch.path(), seed);
-    let data = scratch.join("data");
-    let watcher = counting.watch();
+    let (_scratch, mut counting, data, watcher) = Counting::begin(broker, seed);
     println!("seed {seed}");
     kill(&mut counting, &data, kills, &mut random);
     let seen = watcher.seen();
@@ -45,10 +42,8 @@ fn campaign(broker: &Broker, kills: u64, seed: u64) {
 fn dies_between_any_two_steps() {
     use std::os::unix::process::ExitStatusExt as _;
 
-    let (scratch, mut died) = (Scratch::new(), 0);
-    let mut counting = Counting::new(broker(), scratch.path(), 3);
-    let data = scratch.join("data");
-    let watcher = counting.watch();
+    let mut died = 0;
+    let (scratch, mut counting, data, watcher) = Counting::begin(broker(), 3);
     let points = millstream::framework::FAILPOINTS.iter().flat_map(|point| [(*point, 0), (*point, 2)]);
     // a process passes those of its recovery once
     for (point, skips) in points.filter(|(point, skips)| *skips == 0 || !point.starts_with("recovery")) {
@@ -74,10 +69,7 @@ fn dies_between_any_two_steps() {
 /// Its transaction is open when it falls asleep, and is aborted by the broker meanwhile if it sleeps for long enough.
 #[test]
 fn soak_sleeps_longer_than_its_transaction_lives() {
-    let scratch = Scratch::new();
-    let mut counting = Counting::new(broker(), scratch.path(), 4);
-    let data = scratch.join("data");
-    let watcher = counting.watch();
+    let (_scratch, mut counting, data, watcher) = Counting::begin(broker(), 4);
     // 60 s is the least that a transaction lives, and the broker looks every 10 s
     let asleep = Duration::from_secs(if is_soak() { 75 } else { 1 });
     let mut process = counting.start(&data, &["--checkpoint-timeout", "5s"]);

@@ -4,7 +4,7 @@
 use super::broker::Broker;
 use super::counting::{Counting, Watcher};
 use super::wait_until;
-use crate::common::{Process, Scratch};
+use crate::common::Process;
 
 /// The node that coordinates the transactions of a job.
 fn coordinator(broker: &Broker, job: &str) -> i32 {
@@ -22,9 +22,8 @@ fn goes_on(process: &mut Process, watcher: &Watcher, records: u64) {
 fn nodes_that_are_killed_in_the_middle_of_a_transaction_change_nothing() {
     // nodes that are gone are given up soon
     let settings = ["nodes=3", "broker.session.timeout.ms=3000", "broker.heartbeat.interval.ms=500"];
-    let (broker, scratch) = (Broker::own(&settings), Scratch::new());
-    let mut counting = Counting::new(&broker, scratch.path(), 7);
-    let (watcher, data) = (counting.watch(), scratch.join("data"));
+    let broker = Broker::own(&settings);
+    let (_scratch, mut counting, data, watcher) = Counting::begin(&broker, 7);
     let mut process = counting.start(&data, &["--checkpoint-interval", "1s"]);
     counting.write(200);
     goes_on(&mut process, &watcher, 200);
@@ -37,11 +36,7 @@ fn nodes_that_are_killed_in_the_middle_of_a_transaction_change_nothing() {
             "transaction" => coordinator(&broker, &counting.job()),
             _ => broker.leaders(Some(&progress))[0].0,
         };
-        let open = process.wait_until(|| {
-            counting.add(100);
-            counting.has_undecided()
-        });
-        assert_eq!(open, Ok(true), "{}", process.tail());
+        counting.opens(&mut process);
         println!("killing node {node}, which leads the {whose}");
         broker.kill_node(node);
         counting.add(100);

@@ -35,10 +35,7 @@ fn a_partition_goes_on_where_it_is_told() {
 /// Its decisions stand in Kafka, and so does this one: the counts go on by one, and the log names the new checkpoint.
 #[test]
 fn a_topic_that_was_made_again_is_gone_on_with_exactly_once() {
-    let scratch = Scratch::new();
-    let mut counting = Counting::new(broker(), scratch.path(), 6);
-    let data = scratch.join("data");
-    let watcher = counting.watch();
+    let (_scratch, mut counting, data, watcher) = Counting::begin(broker(), 6);
     for _ in 0..2 {
         counting.write(200);
         counting.finish(&data, &[]);
@@ -80,10 +77,7 @@ fn a_topic_that_was_made_again_is_gone_on_with_exactly_once() {
 #[cfg(debug_assertions)]
 #[test]
 fn a_reset_that_dies_is_given_again() {
-    let scratch = Scratch::new();
-    let mut counting = Counting::new(broker(), scratch.path(), 7);
-    let data = scratch.join("data");
-    let watcher = counting.watch();
+    let (_scratch, mut counting, data, watcher) = Counting::begin(broker(), 7);
     counting.write(200);
     counting.finish(&data, &[]);
     let points = ["recovery-fenced", "recovery-decided", "recovery-claimed", "recovery-cleared", "manifest-durable"];

@@ -5,6 +5,7 @@ use super::counting::{Counting, Watcher};
 use super::proxy::{Fault, Proxy};
 use super::wait_until;
 use crate::common::{Process, Scratch, is_soak};
+use std::path::PathBuf;
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -14,31 +15,20 @@ const LOOKS: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms
 
 /// A job whose transactions time out soon.
 struct Short<'a> {
-    scratch: Scratch,
+    _scratch: Scratch,
     counting: Counting<'a>,
+    data: PathBuf,
     watcher: Watcher,
     process: Process,
 }
 
 impl<'a> Short<'a> {
     fn new(proxy: &'a Proxy, flags: &[&str]) -> Self {
-        let scratch = Scratch::new();
-        let mut counting = Counting::new(&proxy.broker, scratch.path(), 6);
-        let watcher = counting.watch();
-        let process = counting.start(&scratch.join("data"), &[flags, &["--restart-pause", "10ms"]].concat());
+        let (_scratch, mut counting, data, watcher) = Counting::begin(&proxy.broker, 6);
+        let process = counting.start(&data, &[flags, &["--restart-pause", "10ms"]].concat());
         counting.write(200);
         watcher.wait_for(200);
-        Self { scratch, counting, watcher, process }
-    }
-
-    /// Writes records, and waits until the job has some of them in a transaction that is open.
-    fn opens(&mut self) {
-        let counting = &mut self.counting;
-        let open = self.process.wait_until(|| {
-            counting.add(100);
-            counting.has_undecided()
-        });
-        assert_eq!(open, Ok(true), "{}", self.process.tail());
+        Self { _scratch, counting, data, watcher, process }
     }
 
     /// Waits until the broker has ended the transaction. How many records are committed then.
@@ -60,8 +50,8 @@ impl<'a> Short<'a> {
     fn ends(mut self) {
         self.goes_on();
         self.process.ends_well();
-        self.counting.finish(&self.scratch.join("data"), &[]);
-        self.counting.check_decisions(&self.scratch.join("data"));
+        self.counting.finish(&self.data, &[]);
+        self.counting.check_decisions(&self.data);
         self.watcher.check_all();
     }
 }
@@ -81,7 +71,7 @@ fn a_job_that_reaches_no_broker_for_longer_than_its_transaction_lives_recovers()
         let told = |process: &Process, text: &str| process.printed().matches(text).count();
         let before = told(&short.process, "Kafka does not answer");
         loop {
-            short.opens();
+            short.counting.opens(&mut short.process);
             proxy.cut(&[&job, "millstream"]);
             if short.counting.has_undecided() {
                 break;
@@ -121,7 +111,7 @@ fn soak_a_broker_that_is_away_for_longer_than_a_transaction_lives_doubles_nothin
     let proxy = short();
     let mut short = Short::new(&proxy, &["--checkpoint-interval", "1s"]);
     for _ in 0..if is_soak() { 10 } else { 2 } {
-        short.opens();
+        short.counting.opens(&mut short.process);
         proxy.broker.kill();
         std::thread::sleep(TIMEOUT + Duration::from_secs(2));
         proxy.broker.start();
