@@ -31,104 +31,62 @@ use Outcome::{Either, Fails, GoesOn};
 /// Requests, errors, ways and outcome.
 type Row = (Api, &'static [Code], &'static [Way], Outcome);
 
+/// Who coordinates is another one, or is not ready yet.
+const COORDINATOR: &[Code] = &[
+    Code::NotCoordinator,
+    Code::CoordinatorNotAvailable,
+    Code::CoordinatorLoadInProgress,
+    Code::ConcurrentTransactions,
+];
+
+/// Who leads a partition is another one, or cannot do it now.
+const LEADER: &[Code] = &[Code::NotLeaderForPartition, Code::KafkaStorageError, Code::UnknownTopicOrPartition];
+
+/// The producer may not go on with its transaction, or nobody knows whether it may.
+const RIGHT_IS_GONE: &[Code] = &[
+    Code::UnknownProducerId,
+    Code::InvalidProducerIdMapping,
+    Code::InvalidTransactionalState,
+    Code::InvalidProducerEpoch,
+    Code::ProducerFenced,
+    Code::Unknown,
+];
+
 /// What a job meets that is under way.
 const RUNNING: &[Row] = &[
+    (Api::EndTxn, COORDINATOR, BOTH, GoesOn),
+    (Api::EndTxn, RIGHT_IS_GONE, BOTH, Fails),
     (
         Api::EndTxn,
-        &[
-            Code::NotCoordinator,
-            Code::CoordinatorNotAvailable,
-            Code::CoordinatorLoadInProgress,
-            Code::ConcurrentTransactions,
-        ],
-        BOTH,
-        GoesOn,
-    ),
-    (
-        Api::EndTxn,
-        &[
-            Code::RequestTimedOut,
-            Code::UnknownProducerId,
-            Code::InvalidProducerIdMapping,
-            Code::InvalidTransactionalState,
-            Code::InvalidProducerEpoch,
-            Code::ProducerFenced,
-            Code::TransactionalIdAuthorizationFailed,
-            Code::ClusterAuthorizationFailed,
-            Code::Unknown,
-        ],
+        &[Code::RequestTimedOut, Code::TransactionalIdAuthorizationFailed, Code::ClusterAuthorizationFailed],
         BOTH,
         Fails,
     ),
+    (Api::AddPartitionsToTxn, COORDINATOR, BOTH, GoesOn),
+    (Api::AddPartitionsToTxn, &[Code::UnknownTopicOrPartition], BOTH, GoesOn),
+    (Api::AddPartitionsToTxn, RIGHT_IS_GONE, BOTH, Fails),
     (
         Api::AddPartitionsToTxn,
-        &[
-            Code::NotCoordinator,
-            Code::CoordinatorNotAvailable,
-            Code::CoordinatorLoadInProgress,
-            Code::ConcurrentTransactions,
-            Code::UnknownTopicOrPartition,
-        ],
-        BOTH,
-        GoesOn,
-    ),
-    (
-        Api::AddPartitionsToTxn,
-        &[
-            Code::OperationNotAttempted,
-            Code::UnknownProducerId,
-            Code::InvalidProducerIdMapping,
-            Code::InvalidTransactionalState,
-            Code::InvalidProducerEpoch,
-            Code::ProducerFenced,
-            Code::TransactionalIdAuthorizationFailed,
-            Code::TopicAuthorizationFailed,
-            Code::Unknown,
-        ],
+        &[Code::OperationNotAttempted, Code::TransactionalIdAuthorizationFailed, Code::TopicAuthorizationFailed],
         BOTH,
         Fails,
     ),
-    (
-        Api::Produce,
-        &[
-            Code::NotLeaderForPartition,
-            Code::LeaderNotAvailable,
-            Code::RequestTimedOut,
-            Code::KafkaStorageError,
-            Code::UnknownTopicOrPartition,
-        ],
-        BOTH,
-        GoesOn,
-    ),
+    (Api::Produce, LEADER, BOTH, GoesOn),
+    (Api::Produce, &[Code::LeaderNotAvailable, Code::RequestTimedOut], BOTH, GoesOn),
+    (Api::Produce, RIGHT_IS_GONE, BOTH, Fails),
     (
         Api::Produce,
         &[
             Code::OutOfOrderSequenceNumber,
-            Code::UnknownProducerId,
-            Code::InvalidProducerIdMapping,
-            Code::InvalidTransactionalState,
-            Code::InvalidProducerEpoch,
-            Code::ProducerFenced,
             Code::ConcurrentTransactions,
             Code::TopicAuthorizationFailed,
             Code::ClusterAuthorizationFailed,
-            Code::Unknown,
         ],
         BOTH,
         Fails,
     ),
-    (
-        Api::Fetch,
-        &[
-            Code::NotLeaderForPartition,
-            Code::KafkaStorageError,
-            Code::OffsetNotAvailable,
-            Code::FencedLeaderEpoch,
-            Code::UnknownTopicOrPartition,
-        ],
-        ONE,
-        GoesOn,
-    ),
+    (Api::Fetch, LEADER, ONE, GoesOn),
+    (Api::Fetch, &[Code::OffsetNotAvailable, Code::FencedLeaderEpoch], ONE, GoesOn),
     (Api::Fetch, &[Code::OffsetOutOfRange, Code::TopicAuthorizationFailed, Code::Unknown], ONE, Fails),
     (
         Api::OffsetCommit,
@@ -149,18 +107,10 @@ const RUNNING: &[Row] = &[
 
 /// What a job meets that recovers in its process, because a commit has failed before.
 const RECOVERING: &[Row] = &[
+    (Api::InitProducerId, COORDINATOR, BOTH, GoesOn),
     (
         Api::InitProducerId,
-        &[
-            Code::NotCoordinator,
-            Code::CoordinatorNotAvailable,
-            Code::CoordinatorLoadInProgress,
-            Code::ConcurrentTransactions,
-            Code::ProducerFenced,
-            Code::InvalidProducerEpoch,
-            Code::RequestTimedOut,
-            Code::Unknown,
-        ],
+        &[Code::ProducerFenced, Code::InvalidProducerEpoch, Code::RequestTimedOut, Code::Unknown],
         BOTH,
         GoesOn,
     ),
