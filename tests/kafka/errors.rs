@@ -184,7 +184,7 @@ fn surprises(disturbed: &mut Disturbed<'_>, process: &mut Process, rows: &[Row],
             if !is_soak() && !number.is_multiple_of(15) {
                 continue;
             }
-            let one = Injected { api: *api, code: *code as i16, way: *way, times: times(*api) };
+            let one = Injected { api: *api, code: *code as i16, way: *way, times: Some(times(*api)) };
             let failed = disturbed.meets(process, &[first, &[one]].concat());
             let failed = failed.checked_sub(first.len()).expect("the first fails the attempt");
             let became = if failed == 0 { GoesOn } else { Fails };
@@ -207,11 +207,11 @@ fn a_job_that_meets_an_error_goes_on_and_all_is_there_once() {
     disturbed.meets(&mut process, &[]);
     let mut found = surprises(&mut disturbed, &mut process, RUNNING, &[]);
     let (api, code) = (Api::EndTxn, Code::InvalidTransactionalState as i16);
-    let fails = [Injected { api, code, way: Way::Applied, times: 1 }];
+    let fails = [Injected { api, code, way: Way::Applied, times: Some(1) }];
     found.extend(surprises(&mut disturbed, &mut process, RECOVERING, &fails));
     // those whose names are not ours: too few nodes in sync, before and after it was written
     for (code, way) in [(19, Way::Refused), (20, Way::Applied)] {
-        let failed = disturbed.meets(&mut process, &[Injected { api: Api::Produce, code, way, times: 1 }]);
+        let failed = disturbed.meets(&mut process, &[Injected { api: Api::Produce, code, way, times: Some(1) }]);
         assert_eq!(failed, 0, "{code}");
     }
     assert!(found.is_empty(), "{found:#?}");
@@ -243,7 +243,7 @@ fn an_error_that_lasts_ends_a_job_with_what_there_is_to_do_and_the_next_run_comp
     disturbed.counting.finish(&disturbed.data, &[]);
     for (api, code, way, exit, said) in ENDS {
         disturbed.counting.add(100);
-        disturbed.inject(&[Injected { api: *api, code: *code as i16, way: *way, times: usize::MAX }]);
+        disturbed.inject(&[Injected { api: *api, code: *code as i16, way: *way, times: None }]);
         let mut process = disturbed.start(&["--until", "end"]);
         let ended = process.wait().unwrap();
         assert_eq!(ended, *exit, "{api:?} {code:?}:\n{}", process.tail());

@@ -23,7 +23,7 @@ fn what_the_coordinator_forgot_is_aborted_before_anything_is_committed() {
     // the job believes that its partitions are part of the transaction, and nobody else knows of them; nor does it come
     // to commit it, which a coordinator that knows of no transaction takes for a copy of the request before
     verifies(&proxy.broker, false);
-    let refused = |api, code| Injected { api, code, way: Way::Refused, times: usize::MAX };
+    let refused = |api, code| Injected { api, code, way: Way::Refused, times: None };
     let waits = refused(Api::EndTxn, Code::CoordinatorLoadInProgress as i16);
     proxy.inject(&[&counting.job()], &[refused(Api::AddPartitionsToTxn, 0), waits]);
     counting.opens(&mut process);

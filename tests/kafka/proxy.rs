@@ -7,6 +7,7 @@ use millstream::framework::spawn;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex};
 
 /// What happens to the commits of a client.
@@ -33,19 +34,20 @@ pub(crate) enum Way {
     Refused,
 }
 
-/// An error, by its number, that so many requests of this kind meet.
+/// An error, by its number, that requests of this kind meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Injected {
     pub(crate) api: Api,
     pub(crate) code: i16,
     pub(crate) way: Way,
-    pub(crate) times: usize,
+    /// How many of them, before it is the turn of the next error. None: all, at any time, and the next does not wait.
+    pub(crate) times: Option<usize>,
 }
 
 impl Injected {
-    /// Those after it do not wait until it was met.
-    fn is_endless(&self) -> bool {
-        self.times > usize::MAX / 2
+    /// One more request has met it.
+    fn count(&mut self) {
+        self.times = self.times.map(|times| times - 1);
     }
 }
 
@@ -59,7 +61,7 @@ struct State {
     is_overdue: bool,
     /// Errors for clients of these names.
     injected: (Vec<String>, Vec<Injected>),
-    /// What transactions of these clients have for a time-out, in milliseconds, whatever they ask for.
+    /// What the transactions of all clients have for a time-out, in milliseconds, whatever they ask for.
     timeout_ms: Option<i32>,
     /// Connections of clients with these names break.
     cut: Vec<String>,
@@ -69,9 +71,12 @@ impl State {
     /// The error that a request meets, if it is its turn.
     fn meets(&mut self, head: &Head, way: Way) -> Option<&mut Injected> {
         let (clients, injected) = &mut self.injected;
-        let mut left = injected.iter_mut().filter(|one| one.times > 0);
-        let next = left.find(|next| !next.is_endless() || (head.api == Some(next.api) && next.way == way))?;
-        (head.api == Some(next.api) && next.way == way && clients.contains(&head.client)).then_some(next)
+        let fits = |one: &Injected| head.api == Some(one.api) && one.way == way;
+        let next = injected.iter_mut().find(|one| match one.times {
+            Some(times) => times > 0,
+            None => fits(one),
+        })?;
+        (fits(next) && clients.contains(&head.client)).then_some(next)
     }
 }
 
@@ -145,10 +150,10 @@ impl Proxy {
         self.shared.change(|state| state.injected = (clients, errors.to_vec()));
     }
 
-    /// Those that are still to be met.
+    /// Those with an end that are still to be met.
     pub(crate) fn left(&self) -> Vec<Injected> {
         let state = self.shared.state.lock().unwrap();
-        state.injected.1.iter().filter(|one| one.times > 0).copied().collect()
+        state.injected.1.iter().filter(|one| one.times.is_some_and(|times| times > 0)).copied().collect()
     }
 
     /// From now on all transactions have this time-out.
@@ -171,7 +176,7 @@ impl Proxy {
 #[derive(Default)]
 struct Connection {
     /// Whether replies are held up.
-    is_held: Mutex<bool>,
+    is_held: AtomicBool,
     /// What the broker was asked, by number.
     asked: Mutex<HashMap<i32, Head>>,
     /// Taken by whoever writes to the client.
@@ -234,7 +239,7 @@ fn requests(
                 request[at..at + 4].copy_from_slice(&timeout_ms.to_be_bytes());
             }
             let error = state.meets(&head, Way::Refused).map(|error| {
-                error.times -= 1;
+                error.count();
                 error.code
             });
             (fault, error)
@@ -247,7 +252,7 @@ fn requests(
         let over = |state: &State| state.fault.is_none().then_some(());
         match fault {
             Some(Fault::LateRequest) => shared.until(over),
-            Some(Fault::LateReply | Fault::LostReply) => *connection.is_held.lock().unwrap() = true,
+            Some(Fault::LateReply | Fault::LostReply) => connection.is_held.store(true, Relaxed),
             Some(Fault::LostRequest) => return Ok(()),
             Some(Fault::Overdue) => {
                 client.shutdown(Shutdown::Both)?;
@@ -278,14 +283,16 @@ fn replies(
             && let Some(error) = shared.state.lock().unwrap().meets(head, Way::Applied)
         {
             let found = errors_of(head, &reply);
-            error.times -= usize::from(!found.is_empty());
+            if !found.is_empty() {
+                error.count();
+            }
             found.into_iter().for_each(|at| reply[at..at + 2].copy_from_slice(&error.code.to_be_bytes()));
         }
-        if *connection.is_held.lock().unwrap() {
+        if connection.is_held.load(Relaxed) {
             shared.until(|state| state.fault.is_none().then_some(()));
             // of a reply that is lost, the connection breaks meanwhile
             std::thread::sleep(std::time::Duration::from_millis(400));
-            *connection.is_held.lock().unwrap() = false;
+            connection.is_held.store(false, Relaxed);
         }
         let _alone = connection.writes.lock().unwrap();
         send(client, &reply)?;

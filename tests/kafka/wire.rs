@@ -24,7 +24,7 @@ impl Api {
         (Self::ListOffsets, 2, 6, 7),
         (Self::Metadata, 3, 9, 13),
         (Self::OffsetCommit, 8, 8, 9),
-        (Self::FindCoordinator, 10, 3, 3),
+        (Self::FindCoordinator, 10, 3, 2),
         (Self::InitProducerId, 22, 2, 4),
         (Self::AddPartitionsToTxn, 24, 3, 3),
         (Self::EndTxn, 26, 3, 4),
@@ -50,8 +50,10 @@ impl Head {
         let (number, version, id) = (walk.i16(), walk.i16(), walk.i32());
         let client = String::from_utf8_lossy(walk.text()).into_owned();
         let known = Api::ALL.iter().find(|(_, known, ..)| *known == number);
-        // others ask for the coordinator of a group
-        let known = known.filter(|(api, ..)| *api != Api::FindCoordinator || request.last() == Some(&1));
+        // without tags it ends with the type of the key, 1 for transactions: others ask for the coordinator of a group
+        let is_meant =
+            |api: Api, tags: i16| api != Api::FindCoordinator || version >= tags || request.last() == Some(&1);
+        let known = known.filter(|(api, _, tags, _)| is_meant(*api, *tags));
         let has_tags = known.is_some_and(|(_, _, tags, _)| version >= *tags);
         walk.has_tags = has_tags;
         walk.tags();
@@ -66,6 +68,7 @@ impl Head {
     /// A walk through what follows the beginning of its reply.
     fn reply<'a>(&self, bytes: &'a [u8]) -> Walk<'a> {
         self.check();
+        // behind the number of the request
         let mut walk = Walk { bytes, at: 4, has_tags: self.has_tags };
         walk.tags();
         walk
@@ -85,10 +88,12 @@ pub(super) fn errors_of(head: &Head, reply: &[u8]) -> Vec<usize> {
     let mut topics = |walk: &mut Walk<'_>, partition: &mut dyn FnMut(&mut Walk<'_>)| {
         walk.each(|walk| {
             match head.api {
+                // its id in place of its name
                 Some(Api::Fetch) if version >= 13 => walk.at += 16,
                 _ => _ = walk.text(),
             }
             walk.each(|walk| {
+                // the partition's number, and the error
                 walk.at += 4;
                 found.push(walk.at);
                 walk.at += 2;
@@ -101,8 +106,10 @@ pub(super) fn errors_of(head: &Head, reply: &[u8]) -> Vec<usize> {
     match head.api {
         Some(Api::Produce) => topics(&mut walk, &mut |walk| {
             assert!(version >= 5);
+            // first offset, time at which it was appended, start of the log
             walk.at += 8 + 8 + 8;
             if version >= 8 {
+                // records at fault, each with its number in the batch and a text; a text for all
                 walk.each(|walk| {
                     walk.at += 4;
                     walk.text();
@@ -114,23 +121,29 @@ pub(super) fn errors_of(head: &Head, reply: &[u8]) -> Vec<usize> {
         Some(Api::Fetch) => {
             // of before 4 the transactions are missing, which all clients here need
             assert!(version >= 11);
+            // how long to hold back, error and number of the session
             walk.at += 4 + 2 + 4;
             topics(&mut walk, &mut |walk| {
+                // high watermark, last stable offset, start of the log
                 walk.at += 8 + 8 + 8;
                 walk.each(|walk| {
-                    walk.at += 16;
+                    // of an aborted transaction, its producer and its first offset
+                    walk.at += 8 + 8;
                     walk.tags();
                 });
+                // the node to read from, and the records
                 walk.at += 4;
                 walk.bytes();
             });
         }
         Some(Api::ListOffsets) => {
             assert!(version >= 4);
+            // how long to hold back; of each partition the time, the offset and the leader's epoch
             walk.at += 4;
             topics(&mut walk, &mut |walk| walk.at += 8 + 8 + 4);
         }
         Some(Api::OffsetCommit) => {
+            // how long to hold back, here and below
             walk.at += if version >= 3 { 4 } else { 0 };
             topics(&mut walk, &mut |_| ());
         }
@@ -152,6 +165,7 @@ pub(super) fn errors_of(head: &Head, reply: &[u8]) -> Vec<usize> {
 fn topics_of(walk: &mut Walk<'_>, version: i16) -> Vec<usize> {
     assert!(version >= 9);
     let mut found = Vec::new();
+    // how long to hold back; of each node its number, host, port and rack
     walk.at += 4;
     walk.each(|walk| {
         walk.at += 4;
@@ -160,18 +174,22 @@ fn topics_of(walk: &mut Walk<'_>, version: i16) -> Vec<usize> {
         walk.text();
         walk.tags();
     });
+    // the cluster's id, and the number of the controller
     walk.text();
     walk.at += 4;
     walk.each(|walk| {
         found.push(walk.at);
+        // the error, the name, the id, and whether it is internal
         walk.at += 2;
         walk.text();
         walk.at += 1 + if version >= 10 { 16 } else { 0 };
         walk.each(|walk| {
+            // error, number of the partition, leader and its epoch; which nodes have it, in sync and offline
             walk.at += 2 + 4 + 4 + 4;
             (0..3).for_each(|_| walk.each(|walk| walk.at += 4));
             walk.tags();
         });
+        // what the user may do
         walk.at += 4;
         walk.tags();
     });
@@ -189,6 +207,7 @@ pub(super) fn refusal(head: &Head, request: &[u8], code: i16) -> Vec<u8> {
     reply.tags();
     match head.api {
         Some(Api::InitProducerId) => {
+            // not to hold back, here and below
             reply.numbers(&[0; 4]);
             reply.numbers(&code.to_be_bytes());
             // neither a producer nor an epoch
@@ -199,6 +218,7 @@ pub(super) fn refusal(head: &Head, request: &[u8], code: i16) -> Vec<u8> {
             reply.numbers(&code.to_be_bytes());
         }
         Some(Api::AddPartitionsToTxn) => {
+            // the transaction's id, and the producer's id and epoch
             walk.text();
             walk.at += 8 + 2;
             reply.numbers(&[0; 4]);
@@ -206,6 +226,7 @@ pub(super) fn refusal(head: &Head, request: &[u8], code: i16) -> Vec<u8> {
         }
         Some(Api::Produce) => {
             assert!(head.version >= 8);
+            // the transaction's id, how many nodes are to have it, and for how long to wait
             walk.text();
             walk.at += 2 + 4;
             topics(&mut walk, &mut reply, code, |walk, reply| {
@@ -233,6 +254,7 @@ fn topics(walk: &mut Walk<'_>, reply: &mut Reply, code: i16, more: impl Fn(&mut 
         let partitions = walk.count();
         reply.length(Some(partitions));
         for _ in 0..partitions {
+            // the partition's number
             reply.numbers(&walk.bytes[walk.at..walk.at + 4]);
             walk.at += 4;
             reply.numbers(&code.to_be_bytes());
