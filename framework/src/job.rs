@@ -233,9 +233,9 @@ impl Job {
         self.main_with(std::env::args_os())
     }
 
-    /// The same for these arguments, of which the first is the name of the program and not looked at; for tests, and for
-    /// programs that have a command line of their own: `job.main_with(["orders", "run", "--workers", "2"])`. The exit
-    /// codes are those of [`main`](Self::main).
+    /// The same for these arguments, of which the first is the name of the program and not looked at; for tests, and
+    /// for programs that have a command line of their own: `job.main_with(["orders", "run", "--workers", "2"])`. The
+    /// exit codes are those of [`main`](Self::main).
     #[must_use]
     pub fn main_with(self, args: impl IntoIterator<Item = impl Into<OsString>>) -> ExitCode {
         crate::cli::main(self, args.into_iter().map(Into::into))

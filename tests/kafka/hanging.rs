@@ -28,8 +28,10 @@ fn what_the_coordinator_forgot_is_aborted_before_anything_is_committed() {
     proxy.inject(&[&counting.job()], &[refused(Api::AddPartitionsToTxn, 0), waits]);
     counting.opens(&mut process);
     process.kill();
-    proxy.inject(&[], &[]);
     verifies(&proxy.broker, true);
+    // whoever cannot abort it has fenced others, and yields
+    counting.start(&data, &flags).end().expect(75, &["transactions are open where this job writes", "yielded"]);
+    proxy.inject(&[], &[]);
     assert!(counting.has_undecided(), "somebody has ended it");
     let mut process = counting.start(&data, &flags);
     counting.add(100);

@@ -24,6 +24,7 @@
 //! | `late` | commits whose requests or replies are late or lost |
 //! | `errors` | errors in place of what the broker says, for each kind of request that a job makes |
 //! | `timeouts` | transactions that the broker aborts: outages that last longer, and time-outs right at the commit |
+//! | `hanging` | transactions that their coordinator forgot |
 //! | `nodes` | a cluster of three, whose nodes are killed |
 //! | `proxy` | what makes requests late, lost and erroneous |
 //! | `wire` | what that has to know of the protocol |

@@ -40,8 +40,8 @@ pub trait Step<I>: Clone + Send + 'static {
 }
 
 /// A step as it is fused: what all subtasks share of it, and the scratch memory that each has of its own. Closures are
-/// shared and own none. (So they need neither be cloned nor counted, which would be compiled once per closure.) A step of
-/// one's own is a [`Step`], and becomes one of these by [`Stream::step`](crate::Stream::step).
+/// shared and own none. (So they need neither be cloned nor counted, which would be compiled once per closure.) A step
+/// of one's own is a [`Step`], and becomes one of these by [`Stream::step`](crate::Stream::step).
 #[diagnostic::on_unimplemented(message = "`{Self}` is not a step over records of type `{I}`")]
 pub trait Fused<I>: Send + Sync + 'static {
     /// What it makes.
@@ -143,7 +143,7 @@ impl<M: 'static, C: Chain<M>, S: Fused<M>> Chain<S::Out> for Then<C, S, M> {
     }
 }
 
-/// A step of the user's: each subtask works on a clone. Locked only to make that clone, since a step need not be `Sync`.
+/// A step of the user's: each subtask works on a clone. Locked only to make that clone, for a step need not be `Sync`.
 pub struct Own<S>(Mutex<S>);
 impl<S> Own<S> {
     pub(crate) fn new(step: S) -> Self {

@@ -289,8 +289,8 @@ impl<T: Send + 'static, C: Chain<T>> Stream<T, C> {
         Clone::clone(self)
     }
 
-    /// Appends a step of one's own to the fused chain. Each subtask works on a clone of it, made when an attempt begins:
-    /// what a clone remembers is lost with the attempt.
+    /// Appends a step of one's own to the fused chain. Each subtask works on a clone of it, made when an attempt
+    /// begins: what a clone remembers is lost with the attempt.
     pub fn step<S: Step<T>>(self, step: S) -> Stream<S::Out, Then<C, Own<S>, T>> {
         self.fused(Own::new(step))
     }

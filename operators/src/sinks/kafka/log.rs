@@ -3,12 +3,12 @@
 //! Kafka's part of it:
 //!
 //! 1. `open` makes or checks the progress topic, and works out the transaction's time-out. It fences nobody.
-//! 2. `look` reads the newest record, an undecided one included (`tail.rs`); for a job that has run before, this is done
-//!    while the log is opened.
+//! 2. `look` reads the newest record, an undecided one included (`tail.rs`); for a job that has run before, this is
+//!    done while the log is opened.
 //! 3. `fence` makes a producer with the job's transactional id. `init_transactions` ends the right of all earlier ones
 //!    to commit, and settles what they left open.
-//! 4. `read`, only after that, ends what was left open all the same (`settle.rs`), and reads the newest committed record
-//!    up to the high watermark.
+//! 4. `read`, only after that, ends what was left open all the same (`settle.rs`), and reads the newest committed
+//!    record up to the high watermark.
 //! 5. Writers begin the transaction with their first record (`transaction.rs`).
 //! 6. `commit` writes the record, waits until all is written, and asks for the commit. Only an `Ok` of Kafka's is
 //!    `Committed`. Being fenced is `Fenced`. All else is `Unknown`, whatever Kafka calls the error: a commit that fails

@@ -7,8 +7,8 @@
 //! attempt before had written visible, a second time.
 //!
 //! So each partition that is not settled up to where it ended when the right was given, which is nearly never any, is
-//! given a transaction of its own that is aborted, and closes what was open with it: partitions of the sinks' topics, and
-//! that of the decisions. What is open then is of other producers, whom nothing here concerns.
+//! given a transaction of its own that is aborted, and closes what was open with it: partitions of the sinks' topics,
+//! and that of the decisions. What is open then is of other producers, whom nothing here concerns.
 
 use super::tail::{Isolation, Tail};
 use super::transaction::Transaction;
