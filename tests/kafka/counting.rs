@@ -256,6 +256,7 @@ fn reader(broker: &Broker, topic: &str, partitions: i32) -> BaseConsumer {
 
 /// V1 and V2: sees no record twice, none left out, and none before it is committed.
 pub(super) struct Watcher {
+    consumer: Arc<BaseConsumer>,
     seen: Arc<Mutex<Seen>>,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -266,16 +267,27 @@ pub(super) struct Watcher {
 struct Seen {
     counts: BTreeMap<String, u64>,
     wrong: Option<String>,
+    /// What the client said last, if it had to say something.
+    trouble: Option<String>,
 }
 
 impl Watcher {
     fn start(consumer: BaseConsumer, given: Arc<Mutex<Values>>) -> Self {
+        let consumer = Arc::new(consumer);
+        let its_consumer = consumer.clone();
         let (seen, ends) = (Arc::<Mutex<Seen>>::default(), Arc::<AtomicBool>::default());
         let (its, of, until) = (seen.clone(), given.clone(), ends.clone());
         let thread = millstream::framework::spawn::thread("watcher", move || {
             while !until.load(Relaxed) {
-                // brokers that are away come back
-                let Some(Ok(message)) = consumer.poll(Duration::from_millis(20)) else { continue };
+                let message = match its_consumer.poll(Duration::from_millis(20)) {
+                    Some(Ok(message)) => message,
+                    // brokers that are away come back
+                    Some(Err(error)) => {
+                        its.lock().unwrap().trouble = Some(error.to_string());
+                        continue;
+                    }
+                    None => continue,
+                };
                 let mut seen = its.lock().unwrap();
                 if let Err(wrong) = seen.take(message.key(), message.payload(), &of.lock().unwrap()) {
                     let (partition, offset) = (message.partition(), message.offset());
@@ -283,7 +295,7 @@ impl Watcher {
                 }
             }
         });
-        Self { seen, ends, thread: Some(thread.unwrap()), given }
+        Self { consumer, seen, ends, thread: Some(thread.unwrap()), given }
     }
 
     /// How many records it has seen.
@@ -297,7 +309,22 @@ impl Watcher {
     /// Waits until it has seen so many.
     #[track_caller]
     pub(super) fn wait_for(&self, records: u64) {
-        super::wait_until(&format!("{records} records"), || self.seen() >= records);
+        let until = clock::now() + PATIENCE;
+        while self.seen() < records {
+            assert!(clock::now() < until, "{} of {records} records came; {}", self.seen(), self.whereabouts());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Where it is, where its partitions begin and end for it, and what its client has complained of.
+    fn whereabouts(&self) -> String {
+        let positions = self.consumer.position().unwrap();
+        let of_each = positions.elements().into_iter().map(|element| {
+            let bounds = self.consumer.fetch_watermarks(element.topic(), element.partition(), PATIENCE);
+            format!("{element:?} of {bounds:?}")
+        });
+        let of_each: Vec<_> = of_each.collect();
+        format!("{of_each:#?}, {:?}", self.seen.lock().unwrap().trouble)
     }
 
     /// That in the end all there is to be is there, and nothing more.
