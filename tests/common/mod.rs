@@ -13,6 +13,8 @@ mod word_count;
 pub(crate) use asks::{Asks, Call};
 pub(crate) use children::{Ended, MIB, Process, example, myself, peak};
 pub(crate) use commands::named;
+#[cfg(debug_assertions)]
+pub(crate) use commands::{deaths_in_recoveries, dies_at};
 pub(crate) use inline::{collect, gives, job, refused};
 pub(crate) use observer::Observer;
 pub(crate) use output::{Output, PartName, counted, read_lines, visible};

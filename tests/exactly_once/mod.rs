@@ -9,6 +9,7 @@
 //! | `directory.rs` | damaged, rolled back, foreign and busy directories; `--restore` |
 //! | `poison.rs` | records that fail in every attempt |
 //! | `program.rs` | a program that does not fit its checkpoint |
+//! | `recoveries.rs` | processes that die in the recovery of a recovery |
 //! | `restart.rs` | failures, panics, recovery in the process |
 //! | `signals.rs` | SIGTERM, and wrong usage |
 
@@ -16,6 +17,8 @@ mod checkpoints;
 mod directory;
 mod poison;
 mod program;
+#[cfg(debug_assertions)]
+mod recoveries;
 mod rerun;
 mod restart;
 mod signals;

@@ -66,6 +66,28 @@ fn dies_between_any_two_steps() {
     println!("died {died} times");
 }
 
+/// F1: dies in the recovery of a recovery of a recovery.
+#[cfg(debug_assertions)]
+#[test]
+fn f1_dies_in_recoveries_three_deep() {
+    let seed = seed();
+    println!("seed {seed}");
+    let mut random = Random::new(seed);
+    let (_scratch, mut counting, data, watcher) = Counting::begin(broker(), seed);
+    for _ in 0..if is_soak() { 64 } else { 4 } {
+        counting.write(100);
+        let points = crate::common::deaths_in_recoveries(&mut random, millstream::framework::FAILPOINTS);
+        println!("{points:?}");
+        points.iter().for_each(|point| crate::common::dies_at(&mut counting.command(&data, &[]), point, 0));
+        if random.within(0..2) == 0 {
+            counting.finish(&data, &[]);
+        }
+    }
+    counting.finish(&data, &[]);
+    counting.check_decisions(&data);
+    watcher.check_all();
+}
+
 /// Its transaction is open when it falls asleep, and is aborted by the broker meanwhile if it sleeps for long enough.
 #[test]
 fn soak_sleeps_longer_than_its_transaction_lives() {

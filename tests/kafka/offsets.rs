@@ -3,7 +3,7 @@
 use super::broker::{broker, numbers};
 use super::counting::Counting;
 use super::{collecting, run, to_end, up_to};
-use crate::common::{Scratch, example, named};
+use crate::common::{Scratch, named};
 use millstream::prelude::*;
 
 #[test]
@@ -90,9 +90,7 @@ fn a_reset_that_dies_is_given_again() {
                 .map(|n| super::broker::Rec::new(&counting.input, n.parse().unwrap(), "passed over").key("nobody")),
         );
         let words = ["offsets", "reset", "--to", "latest", "--execute"];
-        let mut command = counting.other(&words, &data);
-        let ended = command.env("FAILPOINTS", format!("{point}=return")).output().unwrap();
-        assert_eq!(ended.status.code(), None, "{point}: {}", String::from_utf8_lossy(&ended.stderr));
+        crate::common::dies_at(&mut counting.other(&words, &data), point, 0);
         let ended = counting.other(&words, &data).output().unwrap();
         assert!(ended.status.success(), "{point}: {}", String::from_utf8_lossy(&ended.stderr));
         counting.write(50);
@@ -100,6 +98,7 @@ fn a_reset_that_dies_is_given_again() {
     }
     counting.check_decisions(&data);
     watcher.check_all();
-    let list = example("kafka_count").args(["checkpoints", "list", "--data-dir"]).arg(&data).output().unwrap();
+    let list =
+        crate::common::example("kafka_count").args(["checkpoints", "list", "--data-dir"]).arg(&data).output().unwrap();
     println!("{}", String::from_utf8_lossy(&list.stdout));
 }

@@ -127,9 +127,7 @@ fn dies_at_each_step_and_is_given_again() {
         job.feed(2);
         job.call(&old, &["run"]).unwrap();
         let words = ["rename", &old];
-        let mut command = job.command(&new, &words);
-        let ended = command.env("FAILPOINTS", format!("{point}={skips}*off->return")).output().unwrap();
-        assert_eq!(ended.status.code(), None, "{point} {skips}: {}", String::from_utf8_lossy(&ended.stderr));
+        crate::common::dies_at(&mut job.command(&new, &words), point, skips);
         job.feed(1);
         let (by_new, by_old) = (job.call(&new, &["run"]), job.call(&old, &["run"]));
         assert!(by_new.is_err() || by_old.is_err(), "{point} {skips}: both go on");

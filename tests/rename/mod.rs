@@ -161,10 +161,7 @@ fn dies_at_each_step_and_is_given_again() {
         job.feed(2);
         job.call(&old, &from, &["run"]).unwrap();
         let words = ["rename", &old];
-        let mut command = job.command(&new, &data(&new), &words);
-        command.env("FAILPOINTS", format!("{point}=return"));
-        let ended = command.output().unwrap();
-        assert_eq!(ended.status.code(), None, "{point}: {}", String::from_utf8_lossy(&ended.stderr));
+        crate::common::dies_at(&mut job.command(&new, &data(&new), &words), point, 0);
         job.feed(1);
         let by_new = job.call(&new, &data(&new), &["run"]);
         let by_old = job.call(&old, &from, &["run"]);
@@ -190,6 +187,7 @@ fn dies_at_each_step_and_is_given_again() {
 }
 
 /// The job's checkpoints lie where this name expects them.
+#[cfg(debug_assertions)]
 fn bring_to(job: &Named, name: &str, data: &str) {
     let (kept, wanted) = (job.scratch.join("data"), job.scratch.join(data));
     if data != "data" && kept.exists() {
@@ -199,6 +197,7 @@ fn bring_to(job: &Named, name: &str, data: &str) {
     }
 }
 
+#[cfg(debug_assertions)]
 fn bring_back(job: &Named, data: &str) {
     std::fs::rename(job.scratch.join(data), job.scratch.join("data")).unwrap();
 }

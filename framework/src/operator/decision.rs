@@ -85,7 +85,7 @@ pub struct LogContext {
     pub job: String,
     /// This life of the job.
     pub attempt: Attempt,
-    /// From the start of one checkpoint to the start of the next.
+    /// From one checkpoint to the next: `checkpoint_interval`, or `checkpoint_pause` if that is longer.
     pub checkpoint_interval: Duration,
     /// How long one may take.
     pub checkpoint_timeout: Duration,
@@ -147,7 +147,7 @@ pub trait DecisionLog: fmt::Debug + 'static {
     fn look<'a>(&'a self) -> LocalBoxFuture<'a, Result<Option<Progress>, Error>>;
     /// Ends the right of all earlier producers to commit, and settles what they left open.
     fn fence<'a>(&'a self) -> LocalBoxFuture<'a, Result<(), Error>>;
-    /// The newest decided record; only after `fence`.
+    /// The newest decided record; only after `fence`. What is open in spite of that is ended before.
     fn read<'a>(&'a self) -> LocalBoxFuture<'a, Result<Option<Progress>, Error>>;
     /// Decides `progress`, whose manifest is durable already. If the outcome leaves room for an answer that comes late
     /// the log sees to it that this cannot touch what is written next.

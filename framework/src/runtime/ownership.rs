@@ -58,7 +58,7 @@ pub(crate) fn context(job: &str, settings: &Settings, attempt: Attempt) -> LogCo
     LogContext {
         job: job.to_owned(),
         attempt,
-        checkpoint_interval: settings.checkpoint_interval,
+        checkpoint_interval: settings.checkpoint_interval.max(settings.checkpoint_pause),
         checkpoint_timeout: settings.checkpoint_timeout,
     }
 }

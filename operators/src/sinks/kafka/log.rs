@@ -246,7 +246,8 @@ fn old(settings: &Values) -> Result<(), Error> {
     }
 }
 
-/// How long a transaction may stay open before the broker aborts it.
+/// How long a transaction may stay open before the broker aborts it: so long that the checkpoint that ends it has
+/// begun, is taken and is decided before half of that has passed. So none has to be begun early for it.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`] if a checkpoint could take too long for it.
@@ -257,9 +258,9 @@ fn transaction_timeout(cx: &LogContext, broker_max: Option<Duration>) -> Result<
         return Ok(timeout);
     }
     let text = format!(
-        "`checkpoint_interval` ({:?}) and `checkpoint_timeout` ({:?}) are too long for Kafka's transactions, which the \
-        brokers abort after at most {timeout:?}: with {COMMIT:?} for the commit they must not be more than half of \
-        that. Make them shorter, or raise the brokers' `transaction.max.timeout.ms`",
+        "`checkpoint_interval` (or `checkpoint_pause`, {:?}) and `checkpoint_timeout` ({:?}) are too long for Kafka's \
+        transactions, which the brokers abort after at most {timeout:?}: with {COMMIT:?} for the commit they must not \
+        be more than half of that. Make them shorter, or raise the brokers' `transaction.max.timeout.ms`",
         cx.checkpoint_interval, cx.checkpoint_timeout
     );
     Err(Error::new(ErrorKind::Usage, text))
