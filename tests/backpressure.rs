@@ -155,7 +155,7 @@ fn run(
 /// A sink of a millisecond and more per record behind a source that could make millions a second: twenty checkpoints in
 /// a row complete, none of them waits for more than some thousand records, and the source does not run far ahead.
 #[test]
-fn checkpoints_complete_behind_a_slow_sink() {
+fn f15_checkpoints_complete_behind_a_slow_sink() {
     let shared = run(
         |job| job.checkpoint_interval(Duration::from_millis(200)),
         Duration::from_millis(1),

@@ -111,7 +111,7 @@ fn rounds(rounds: &[Round], keys: u64, more: u64) {
 }
 
 #[test]
-fn from_each_parallelism_to_each() {
+fn f14_from_each_parallelism_to_each() {
     let pairs = (1..=5).flat_map(|from| (1..=5).map(move |to| [from, to]));
     let all: Vec<Round> = pairs.flatten().map(|parallelism| round(parallelism, None, None)).collect();
     rounds(&all, 700, 500);

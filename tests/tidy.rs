@@ -193,6 +193,23 @@ fn heads(sources: &[Source]) -> Vec<String> {
     bare.map(|s| format!("{}: begin with `//!`: what lives here, and what does not", s.path)).collect()
 }
 
+/// What shows what is promised for a fault: `docs/faults.md` names all the tests there are, and no other ones.
+fn faults(sources: &[Source]) -> Vec<String> {
+    let is_one = |name: &str| {
+        let number = name.strip_prefix('f').and_then(|rest| rest.split_once('_'));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        number.is_some_and(|(number, rest)| digits(number) && !rest.is_empty())
+    };
+    let named = |of: &dyn Fn(&&Source) -> bool, text: fn(&Source) -> &str| -> BTreeSet<&str> {
+        let sources = sources.iter().filter(of);
+        sources.flat_map(|s| words(text(s)).map(|(_, word)| word).filter(|word| is_one(word))).collect()
+    };
+    let listed = named(&|s| s.path == "docs/faults.md", |s| &s.text);
+    let there = named(&|s| s.path.starts_with("tests/"), |s| &s.code);
+    let differ = listed.symmetric_difference(&there);
+    differ.map(|name| format!("docs/faults.md and tests: only one of them has `{name}`")).collect()
+}
+
 fn file_lengths(sources: &[Source]) -> Vec<String> {
     let code = sources.iter().filter(|s| s.is_rust() && !s.is_test());
     let long = code.map(|s| (s, s.lines().len())).filter(|(_, lines)| *lines > FILE_LINES_MAX);
@@ -451,6 +468,7 @@ macro_rules! rules { ($($rule:ident $name:ident),*) => { $(
 )* } }
 rules!(
     heads every_file_says_what_lives_there,
+    faults the_list_of_faults_is_true,
     file_lengths files_are_short,
     line_lengths lines_are_short,
     function_lengths functions_are_short,
@@ -517,6 +535,8 @@ fn heads_and_pointers_are_looked_at() {
     finds(heads, "src/a.rs", "use b;", "//! What lives here.\nuse b;");
     finds(outside, "README.md", concat!("see ../", "shared/notes.md"), "see ../notes.md");
     finds(outside, "Makefile", concat!("cd /ro", "ot/x"), "cd x");
+    finds(faults, "tests/a.rs", "fn f3_power() {}", "fn f_power() {}");
+    finds(faults, "docs/faults.md", "`f3_power`", "F3");
 }
 
 #[test]

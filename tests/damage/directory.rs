@@ -31,7 +31,7 @@ fn goes_on(ledger: &Ledger, count: u64) {
 }
 
 #[test]
-fn manifests_of_other_jobs_and_other_versions_are_refused() {
+fn f14_manifests_of_other_jobs_and_other_versions_are_refused() {
     let (scratch, strange) = (Scratch::new(), Scratch::new());
     let (ledger, other) = (Ledger::new(scratch.path()), Ledger::named(strange.path(), "other"));
     let count = ledger.prepare() + 50;

@@ -160,7 +160,7 @@ impl Subject {
 const KINDS: [&str; 7] = ["base .sst", "base CURRENT", "base MANIFEST", "base OPTIONS", "delta", "items", "manifest"];
 
 #[test]
-fn no_damaged_file_leads_to_wrong_output() {
+fn f11_no_damaged_file_leads_to_wrong_output() {
     let scratch = Scratch::new();
     let ledger = Ledger::new(scratch.path());
     let count = ledger.prepare() + 100;
@@ -172,7 +172,7 @@ fn no_damaged_file_leads_to_wrong_output() {
 
 /// What nobody has seen may be made once more, so older checkpoints take the place of damaged ones.
 #[test]
-fn what_does_not_show_yet_is_made_again() {
+fn f11_what_does_not_show_yet_is_made_again() {
     let scratch = Scratch::new();
     let ledger = Ledger::new(scratch.path());
     let count = ledger.prepare() + 100;

@@ -384,7 +384,7 @@ fn apart(name: &str, scratch: &Scratch) -> Result<Command, String> {
 }
 
 #[test]
-fn a_full_disk_loses_nothing() {
+fn f11_a_full_disk_loses_nothing() {
     let scratch = Scratch::new();
     let mut command = match apart("damage::full::process", &scratch) {
         Ok(command) => command,

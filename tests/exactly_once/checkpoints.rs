@@ -1,7 +1,7 @@
 //! Checkpoints as such: how many are kept, what they do when sources end one after the other, and what becomes of one
 //! that does not complete.
 
-use crate::common::{Scratch, job, names};
+use crate::common::{MIB, Scratch, is_soak, job, names};
 use millstream::ErrorKind;
 use millstream::framework::{Batch, Epoch, Sink, SinkContext, SinkWriter};
 use millstream::prelude::*;
@@ -42,6 +42,46 @@ fn as_many_are_kept_as_asked_for_and_disk_use_is_bounded() {
         let live: Vec<_> = names(&scratch.join("data")).into_iter().filter(|name| name.starts_with("live-")).collect();
         assert_eq!(live, [""; 0], "working files are left over");
     }
+}
+
+/// Files below a directory, and their bytes. Those that go meanwhile count as they are seen.
+fn use_of(directory: &Path) -> (usize, u64) {
+    let (mut files, mut bytes) = (0, 0);
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        let (its_files, its_bytes) = if metadata.is_dir() { use_of(&entry.path()) } else { (1, metadata.len()) };
+        files += its_files;
+        bytes += its_bytes;
+    }
+    (files, bytes)
+}
+
+/// V6: what is not needed goes, however long a job runs: at no time there is more than so much. Ten thousand epochs in
+/// a soak.
+#[test]
+fn soak_disk_use_is_bounded() {
+    let (scratch, epochs) = (Scratch::new(), if is_soak() { 10_000 } else { 300 });
+    let data = scratch.join("data");
+    let newest = || {
+        let epoch = |name: String| name.strip_prefix("manifest-")?.split('-').next()?.parse::<Epoch>().ok();
+        names(&data.join("checkpoints")).into_iter().filter_map(epoch).max().unwrap_or(0)
+    };
+    let (mut most, mut count) = ((0, 0), 0);
+    while newest() < epochs {
+        count += 4000 * if is_soak() { 20 } else { 1 };
+        let life = long(&scratch, count).checkpoint_interval(Duration::from_millis(1));
+        std::thread::scope(|threads| {
+            let running = threads.spawn(|| life.run());
+            while !running.is_finished() {
+                let (files, bytes) = use_of(&data);
+                most = (most.0.max(files), most.1.max(bytes));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            running.join().unwrap().unwrap();
+        });
+    }
+    println!("{} epochs: at most {} files and {} KiB", newest(), most.0, most.1 >> 10);
+    assert!(most.0 < 200 && most.1 < 16 * MIB, "{most:?}");
 }
 
 #[test]

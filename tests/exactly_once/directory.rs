@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 #[test]
-fn a_second_instance_is_told_who_holds_the_directory() {
+fn f4_a_second_instance_is_told_who_holds_the_directory() {
     let scratch = Scratch::new();
     let job = word_count(&scratch);
     let mut first = job.start(&["--rate", "100", "--checkpoint-interval", "50ms"]);
@@ -21,7 +21,7 @@ fn a_second_instance_is_told_who_holds_the_directory() {
 }
 
 #[test]
-fn output_without_its_checkpoints_is_refused() {
+fn f12_output_without_its_checkpoints_is_refused() {
     let scratch = Scratch::new();
     let job = finished(&scratch);
     fs::remove_dir_all(job.data()).unwrap();
@@ -99,7 +99,7 @@ fn spoil(path: &Path, how: &str) {
 }
 
 #[test]
-fn a_damaged_checkpoint_that_shows_is_refused() {
+fn f11_a_damaged_checkpoint_that_shows_is_refused() {
     let scratch = Scratch::new();
     let job = finished(&scratch);
     let intact = scratch.join("intact");
@@ -156,7 +156,7 @@ fn a_damaged_checkpoint_that_does_not_show_is_fallen_back_from() {
 }
 
 #[test]
-fn a_directory_that_was_put_back_is_refused() {
+fn f12_a_directory_that_was_put_back_is_refused() {
     let scratch = Scratch::new();
     let job = finished(&scratch);
     let old = scratch.join("old");

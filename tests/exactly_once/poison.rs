@@ -56,7 +56,7 @@ fn fails_at_the_byte(build: impl Fn(Stream<u64>) + Send + Sync + 'static, expect
 }
 
 #[test]
-fn a_function_that_fails_is_blamed_on_its_record() {
+fn f16_a_function_that_fails_is_blamed_on_its_record() {
     fails_at_the_byte(
         |numbers| {
             let checked = numbers.try_map(|n| if n == BAD { Err("this is too much".into()) } else { Ok(n) });
@@ -71,7 +71,7 @@ fn a_function_that_fails_is_blamed_on_its_record() {
 }
 
 #[test]
-fn a_panic_in_a_function_is_blamed_on_its_record() {
+fn f16_a_panic_in_a_function_is_blamed_on_its_record() {
     let wrong = |n: u64| {
         assert_ne!(n, BAD, "not this one");
         n
@@ -160,14 +160,14 @@ impl SinkWriter<u64> for Picky {
 }
 
 #[test]
-fn a_panic_in_a_sink_is_blamed_on_its_record() {
+fn f16_a_panic_in_a_sink_is_blamed_on_its_record() {
     let said = ["sink `out`, subtask ", "panicked: this cannot be written"];
     fails_at_the_byte(|numbers| numbers.sink("out", Picky), &said);
     fails(|numbers| numbers.rebalance().sink("out", Picky), &said);
 }
 
 #[test]
-fn a_panic_in_a_source_is_named() {
+fn f16_a_panic_in_a_source_is_named() {
     let scratch = Scratch::new();
     let topology = |t: &Topology| {
         let make = |split, offset| if (split, offset) == (1, 500) { panic!("no such record") } else { offset };
@@ -182,7 +182,7 @@ fn a_panic_in_a_source_is_named() {
 
 /// A line that cannot be decoded is named by the source itself.
 #[test]
-fn an_undecodable_line_is_poison() {
+fn f16_an_undecodable_line_is_poison() {
     let scratch = Scratch::new();
     let path = scratch.join("lines.jsonl");
     std::fs::write(&path, "1\n2\nx\n4\n").unwrap();

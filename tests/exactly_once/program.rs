@@ -53,7 +53,7 @@ fn later_sums() -> Vec<(u64, u64)> {
 }
 
 #[test]
-fn another_jobs_directory_is_refused() {
+fn f12_another_jobs_directory_is_refused() {
     let (scratch, (sink, seen)) = (Scratch::new(), Collected::new());
     job(&scratch, sums(100, "sums", &sink, plain)).run().unwrap();
     let other = Job::new("another", sums(100, "sums", &sink, plain)).data_dir(scratch.join("data"));

@@ -35,7 +35,7 @@ impl Ended {
 }
 
 #[test]
-fn a_log_that_was_deleted_is_refused_and_can_be_given_up() {
+fn f12_a_log_that_was_deleted_is_refused_and_can_be_given_up() {
     let mut ended = Ended::new();
     let topic = ended.counting.progress_topic();
     ended.counting.broker.delete(&topic);
@@ -68,7 +68,7 @@ fn newest(ended: &Ended) -> u64 {
 }
 
 #[test]
-fn a_log_that_was_made_again_is_refused() {
+fn f12_a_log_that_was_made_again_is_refused() {
     let ended = Ended::new();
     let topic = ended.counting.progress_topic();
     ended.counting.broker.delete(&topic);
@@ -77,7 +77,7 @@ fn a_log_that_was_made_again_is_refused() {
 }
 
 #[test]
-fn records_that_a_stranger_put_into_the_log_are_refused() {
+fn f12_records_that_a_stranger_put_into_the_log_are_refused() {
     let ended = Ended::new();
     let topic = ended.counting.progress_topic();
     ended.counting.broker.write([Rec::new(&topic, 0, "hello").key("world")]);
@@ -85,7 +85,7 @@ fn records_that_a_stranger_put_into_the_log_are_refused() {
 }
 
 #[test]
-fn a_directory_that_was_put_back_is_refused() {
+fn f12_a_directory_that_was_put_back_is_refused() {
     let mut ended = Ended::new();
     let (data, old) = (ended.data(), ended.scratch.join("old"));
     copy_directory(&data, &old);
@@ -97,7 +97,7 @@ fn a_directory_that_was_put_back_is_refused() {
 }
 
 #[test]
-fn an_empty_directory_is_refused_where_output_shows() {
+fn f12_an_empty_directory_is_refused_where_output_shows() {
     let ended = Ended::new();
     std::fs::remove_dir_all(ended.data()).unwrap();
     ended.refused(&["which", "does not hold (there is none here)", "--restore none --allow-duplicates"]);
@@ -120,7 +120,7 @@ fn brokers_can_be_checked_without_a_run() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_refused() {
+fn f11_a_damaged_checkpoint_is_refused() {
     let ended = Ended::new();
     let checkpoints = ended.data().join("checkpoints");
     let name = format!("manifest-{}-", newest(&ended));

@@ -200,7 +200,7 @@ fn surprises(disturbed: &mut Disturbed<'_>, process: &mut Process, rows: &[Row],
 }
 
 #[test]
-fn a_job_that_meets_an_error_goes_on_and_all_is_there_once() {
+fn f9_a_job_that_meets_an_error_goes_on_and_all_is_there_once() {
     let proxy = Proxy::new();
     let mut disturbed = Disturbed::new(&proxy);
     let mut process = disturbed.start(&[]);
@@ -236,7 +236,7 @@ const ENDS: &[End] = &[
 ];
 
 #[test]
-fn an_error_that_lasts_ends_a_job_with_what_there_is_to_do_and_the_next_run_completes_it() {
+fn f9_an_error_that_lasts_ends_a_job_with_what_there_is_to_do_and_the_next_run_completes_it() {
     let proxy = Proxy::new();
     let mut disturbed = Disturbed::new(&proxy);
     disturbed.counting.add(100);

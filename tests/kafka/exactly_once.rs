@@ -110,7 +110,7 @@ fn attempts_that_fail_leave_nothing_twice() {
 }
 
 #[test]
-fn brokers_that_are_killed_leave_nothing_twice() {
+fn f8_brokers_that_are_killed_leave_nothing_twice() {
     let (broker, scratch) = (Broker::own(&[]), Scratch::new());
     let [from, to] = ["killed-from", "killed-to"].map(|name| broker.topic(name, 2, &[]));
     fill(&broker, &from, 0..20_000);

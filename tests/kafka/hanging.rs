@@ -14,7 +14,7 @@ fn verifies(broker: &Broker, verifies: bool) {
 }
 
 #[test]
-fn what_the_coordinator_forgot_is_aborted_before_anything_is_committed() {
+fn f8_what_the_coordinator_forgot_is_aborted_before_anything_is_committed() {
     let (proxy, flags) = (Proxy::new(), ["--checkpoint-interval", "2s"]);
     let (_scratch, mut counting, data, watcher) = Counting::begin(&proxy.broker, 11);
     let mut process = counting.start(&data, &flags);

@@ -69,7 +69,7 @@ fn settled(running: Running<'_>, data: &Path) {
 }
 
 #[test]
-fn a_second_start_on_the_directory_says_who_holds_it_and_changes_nothing() {
+fn f4_a_second_start_on_the_directory_says_who_holds_it_and_changes_nothing() {
     let mut running = Running::new(broker());
     let mut second = running.counting.start(&running.data(), &[]);
     assert_eq!(second.wait().unwrap(), 75, "{}", second.tail());
@@ -82,7 +82,7 @@ fn a_second_start_on_the_directory_says_who_holds_it_and_changes_nothing() {
 }
 
 #[test]
-fn a_start_on_a_copy_supersedes_the_first() {
+fn f4_a_start_on_a_copy_supersedes_the_first() {
     let mut running = Running::new(broker());
     let copy = running.copy();
     let mut second = running.counting.start(&copy, &[]);
@@ -94,7 +94,7 @@ fn a_start_on_a_copy_supersedes_the_first() {
 }
 
 #[test]
-fn one_that_slept_while_another_took_over_changes_nothing() {
+fn f2_one_that_slept_while_another_took_over_changes_nothing() {
     let mut running = Running::new(broker());
     // it sleeps while it counts: likely in a transaction that is open
     running.counting.write(200);
@@ -114,7 +114,7 @@ fn one_that_slept_while_another_took_over_changes_nothing() {
 }
 
 #[test]
-fn a_mistaken_start_on_an_old_copy_is_refused_and_the_job_goes_on() {
+fn f12_a_mistaken_start_on_an_old_copy_is_refused_and_the_job_goes_on() {
     let mut running = Running::new(broker());
     let copy = running.copy();
     running.goes_on();

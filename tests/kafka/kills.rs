@@ -39,7 +39,7 @@ fn campaign(broker: &Broker, kills: u64, seed: u64) {
 /// Ends by SIGABRT between any two steps of the protocol.
 #[cfg(debug_assertions)]
 #[test]
-fn dies_between_any_two_steps() {
+fn f1_dies_between_any_two_steps() {
     use std::os::unix::process::ExitStatusExt as _;
 
     let mut died = 0;
@@ -90,7 +90,7 @@ fn f1_dies_in_recoveries_three_deep() {
 
 /// Its transaction is open when it falls asleep, and is aborted by the broker meanwhile if it sleeps for long enough.
 #[test]
-fn soak_sleeps_longer_than_its_transaction_lives() {
+fn f2_soak_sleeps_longer_than_its_transaction_lives() {
     let (_scratch, mut counting, data, watcher) = Counting::begin(broker(), 4);
     // 60 s is the least that a transaction lives, and the broker looks every 10 s
     let asleep = Duration::from_secs(if is_soak() { 75 } else { 1 });
@@ -110,7 +110,7 @@ fn soak_sleeps_longer_than_its_transaction_lives() {
 }
 
 #[test]
-fn soak_killed_at_any_instant() {
+fn f1_soak_killed_at_any_instant() {
     let (all, first) = (if is_soak() { 300 } else { 20 }, seed());
     let mut done = 0;
     for number in 0.. {

@@ -39,7 +39,7 @@ async fn pause(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
-fn a_reply_that_is_late_or_lost_makes_a_new_producer_and_no_difference() {
+fn f5_a_reply_that_is_late_or_lost_makes_a_new_producer_and_no_difference() {
     let proxy = Proxy::new();
     let topic = proxy.broker.topic("late", 1, &[]);
     plain(async {
@@ -66,7 +66,7 @@ fn a_reply_that_is_late_or_lost_makes_a_new_producer_and_no_difference() {
 }
 
 #[test]
-fn whoever_lost_the_job_while_its_reply_was_late_gives_it_up_for_good() {
+fn f5_whoever_lost_the_job_while_its_reply_was_late_gives_it_up_for_good() {
     let proxy = Proxy::new();
     let topic = proxy.broker.topic("lost", 1, &[]);
     plain(async {
@@ -114,7 +114,7 @@ async fn written_or_fenced(life: &Life, topic: &str, log: Box<dyn DecisionLog>) 
 
 /// The request of an attempt that has given up comes when the next one has a transaction open.
 #[test]
-fn a_request_that_comes_in_the_next_attempt_commits_nothing() {
+fn f6_a_request_that_comes_in_the_next_attempt_commits_nothing() {
     let proxy = Proxy::new();
     let topic = proxy.broker.topic("overdue", 1, &[]);
     plain(async {
@@ -144,7 +144,7 @@ fn a_request_that_comes_in_the_next_attempt_commits_nothing() {
 
 /// The client has sent the request again meanwhile, so that there are two, and has gone on to the next epoch.
 #[test]
-fn a_copy_of_a_request_that_comes_in_the_next_epoch_commits_nothing() {
+fn f6_a_copy_of_a_request_that_comes_in_the_next_epoch_commits_nothing() {
     let proxy = Proxy::new();
     let topic = proxy.broker.topic("copy", 1, &[]);
     plain(async {

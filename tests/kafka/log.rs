@@ -344,7 +344,7 @@ fn refused(error: Result<Option<Box<dyn DecisionLog>>, millstream::Error>, kind:
 }
 
 #[test]
-fn a_topic_in_which_decisions_could_get_lost_is_refused() {
+fn f12_a_topic_in_which_decisions_could_get_lost_is_refused() {
     let broker = broker();
     for (settings, partitions, said) in [
         (&[("cleanup.policy", "delete")][..], 1, &["`cleanup.policy` = `delete`", "must have `compact`"][..]),

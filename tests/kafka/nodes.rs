@@ -19,7 +19,7 @@ fn goes_on(process: &mut Process, watcher: &Watcher, records: u64) {
 }
 
 #[test]
-fn nodes_that_are_killed_in_the_middle_of_a_transaction_change_nothing() {
+fn f7_nodes_that_are_killed_in_the_middle_of_a_transaction_change_nothing() {
     // nodes that are gone are given up soon
     let settings = ["nodes=3", "broker.session.timeout.ms=3000", "broker.heartbeat.interval.ms=500"];
     let broker = Broker::own(&settings);

@@ -156,7 +156,7 @@ fn a_job_takes_over_where_a_consumer_group_is() {
 }
 
 #[test]
-fn new_partitions_and_topics_are_found_while_the_job_runs() {
+fn f12_new_partitions_and_topics_are_found_while_the_job_runs() {
     let broker = broker();
     let topic = broker.topic("found", 1, &[]);
     broker.write(numbers(&topic, 0, 0..5));

@@ -7,7 +7,7 @@ use millstream::prelude::*;
 use std::path::Path;
 
 #[test]
-fn a_topic_that_was_made_again_is_refused() {
+fn f12_a_topic_that_was_made_again_is_refused() {
     let broker = broker();
     let (topic, scratch) = (broker.topic("again", 1, &[]), Scratch::new());
     broker.write(numbers(&topic, 0, 0..10));
@@ -27,7 +27,7 @@ fn a_topic_that_was_made_again_is_refused() {
 }
 
 #[test]
-fn a_topic_that_is_gone_is_forgotten_by_order() {
+fn f12_a_topic_that_is_gone_is_forgotten_by_order() {
     let broker = broker();
     let topics = ["gone", "stays"].map(|name| broker.topic(name, 1, &[]));
     let scratch = Scratch::new();
@@ -61,7 +61,7 @@ fn a_topic_that_is_deleted_while_it_is_read_ends_the_job() {
 }
 
 #[test]
-fn another_cluster_is_refused() {
+fn f12_another_cluster_is_refused() {
     let (here, there) = (broker(), Broker::own(&[]));
     let (topic, scratch) = (here.topic("foreign", 1, &[]), Scratch::new());
     here.write(numbers(&topic, 0, 0..10));
@@ -87,7 +87,7 @@ fn forget(log: &Path) {
 }
 
 #[test]
-fn a_log_that_was_cut_off_is_refused_also_when_it_has_grown_again() {
+fn f12_a_log_that_was_cut_off_is_refused_also_when_it_has_grown_again() {
     let broker = Broker::own(&[]);
     let (topic, scratch) = (broker.topic("cut", 1, &[]), Scratch::new());
     broker.write(numbers(&topic, 0, 0..10));
@@ -109,7 +109,7 @@ fn a_log_that_was_cut_off_is_refused_also_when_it_has_grown_again() {
 }
 
 #[test]
-fn what_was_thrown_away_before_it_was_read_is_refused_unless_told_otherwise() {
+fn f12_what_was_thrown_away_before_it_was_read_is_refused_unless_told_otherwise() {
     let broker = broker();
     let (topic, scratch) = (broker.topic("expired", 1, &[]), Scratch::new());
     broker.write(numbers(&topic, 0, 0..10));

@@ -63,7 +63,7 @@ fn short() -> Proxy {
 }
 
 #[test]
-fn a_job_that_reaches_no_broker_for_longer_than_its_transaction_lives_recovers() {
+fn f8_a_job_that_reaches_no_broker_for_longer_than_its_transaction_lives_recovers() {
     let proxy = short();
     let mut short = Short::new(&proxy, &["--checkpoint-interval", "1s"]);
     let job = short.counting.job();
@@ -90,7 +90,7 @@ fn a_job_that_reaches_no_broker_for_longer_than_its_transaction_lives_recovers()
 
 /// The broker has committed in time; the reply comes when the time is over, and in a soak when nobody waits for it.
 #[test]
-fn soak_a_commit_whose_reply_comes_after_the_time_out_counts() {
+fn f10_soak_a_commit_whose_reply_comes_after_the_time_out_counts() {
     let proxy = short();
     let mut short = Short::new(&proxy, &[]);
     proxy.disturb(&short.counting.job(), Fault::LateReply);
@@ -107,7 +107,7 @@ fn soak_a_commit_whose_reply_comes_after_the_time_out_counts() {
 
 /// What was open has timed out when the broker is there again; it may forget some of it.
 #[test]
-fn soak_a_broker_that_is_away_for_longer_than_a_transaction_lives_doubles_nothing() {
+fn f8_soak_a_broker_that_is_away_for_longer_than_a_transaction_lives_doubles_nothing() {
     let proxy = short();
     let mut short = Short::new(&proxy, &["--checkpoint-interval", "1s"]);
     for _ in 0..if is_soak() { 10 } else { 2 } {
