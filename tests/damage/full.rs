@@ -5,15 +5,14 @@
 //! files that let the making of directories and markers fail.
 
 use super::ledger::{Ledger, SPLITS, run};
-use super::{copy, tool};
-use crate::common::{Output, Process, Scratch, WordCount, counted, mix, myself, names};
+use super::{copy, tool, with_mounts};
+use crate::common::{Output, Scratch, WordCount, counted, mix, names};
 use millstream::prelude::*;
 use millstream::sources::ChannelSender;
 use millstream::{ErrorKind, JobHandle};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Of what there is too little, and how much is left.
 #[derive(Debug, Clone, Copy)]
@@ -370,29 +369,7 @@ fn a_process_ends_with_1() {
     job.check(&job.shown()).unwrap();
 }
 
-/// This binary with mounts of its own; why not, where that is forbidden.
-fn apart(name: &str, scratch: &Scratch) -> Result<Command, String> {
-    let is_root = tool("id", &["-u"])? == "0";
-    let mut flags = vec!["--mount", "--propagation", "private"];
-    flags.extend(if is_root { &[][..] } else { &["--user", "--map-root-user"] });
-    let probe = scratch.join("probe");
-    std::fs::create_dir(&probe).map_err(|e| e.to_string())?;
-    tool("unshare", &[&flags[..], &["mount", "-t", "tmpfs", "tmpfs", probe.to_str().unwrap()]].concat())?;
-    let (myself, mut command) = (myself(name), Command::new("unshare"));
-    command.args(flags).arg(myself.get_program()).args(myself.get_args());
-    Ok(command)
-}
-
 #[test]
 fn f11_a_full_disk_loses_nothing() {
-    let scratch = Scratch::new();
-    let mut command = match apart("damage::full::process", &scratch) {
-        Ok(command) => command,
-        Err(why) => return println!("skipped: a process may not have mounts of its own here ({why})"),
-    };
-    command.env("MILLSTREAM_TEST_FULL", scratch.join("intact"));
-    let mut process = Process::start(&mut command, &scratch.join("log"));
-    let code = process.wait();
-    println!("{}", process.printed());
-    assert_eq!(code, Ok(0));
+    with_mounts("damage::full::process", "MILLSTREAM_TEST_FULL", Duration::from_mins(2));
 }

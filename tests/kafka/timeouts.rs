@@ -99,7 +99,8 @@ fn f10_soak_a_commit_whose_reply_comes_after_the_time_out_counts() {
     let committed = short.is_over();
     // a commit is given up after 15 s
     std::thread::sleep(if is_soak() { Duration::from_secs(20) } else { TIMEOUT + Duration::from_secs(1) });
-    assert_eq!(short.is_over(), committed);
+    // what was not in it may have been committed by the next attempt, whose reply is late, too
+    assert!(short.is_over() >= committed);
     proxy.end();
     short.goes_on();
     short.ends();
