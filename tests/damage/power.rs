@@ -59,7 +59,7 @@ fn campaign(disk: &Disk, log: &Path, cuts: u64, random: &mut Random) {
     let (mut ended, mut shown) = ([0; 2], Output::default());
     for cut in 0..cuts {
         let line = |n: u64| format!("word{} and word{}\n", mix(n) % 3000, mix(n + 1) % 50);
-        job.append("a.txt", (cut * 2000..cut * 2000 + 2000).map(line));
+        job.append("a.txt", (cut * 4000..cut * 4000 + 4000).map(line));
         tool("sync", &["--file-system", disk.at.to_str().unwrap()]).unwrap();
         let mut process = start(&["--rate", "4000", "--restart-attempts", "2", "--restart-pause", "10ms"], random);
         std::thread::sleep(random.up_to(Duration::from_millis(600)));
