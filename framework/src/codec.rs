@@ -19,9 +19,11 @@
 //!
 //! # What a decoder may cost
 //!
-//! A payload has at most [`MAX_VALUE_BYTES`], checked when writing. When reading, bincode counts against a limit of
-//! 256 MiB, so a damaged length cannot ask for more. It counts by the width of the type, which is up to [`WIDENING`]
-//! times the bytes: payloads over 16 MiB get a limit that much higher, or they could be written and never read.
+//! A payload has at most [`MAX_VALUE_BYTES`], checked when writing. When reading, bincode counts against a limit, for
+//! it makes room for a string before it looks whether there are as many bytes. It counts by the width of the type,
+//! which is up to [`WIDENING`] times the bytes; so the limit is that much higher than a payload may be long, or it
+//! could be written and never read. There are three of them, since each is compiled for each type: a damaged length in
+//! a payload of up to 64 KiB can ask for 1 MiB, in one of up to 16 MiB for 256 MiB, and in a larger one for 4 GiB.
 //!
 //! Two gaps are left to the checksums of the files: the nesting of recursive types is not bounded, and a damaged length
 //! of a collection of zero-sized elements is counted to its end.
@@ -38,11 +40,11 @@ pub(crate) const MAX_VALUE_BYTES: usize = 256 << 20;
 /// Bytes bincode may count for one byte read: a `u128` of one byte counts 16.
 const WIDENING: usize = 16;
 
-/// Counted bytes allowed for values of up to `MAX_VALUE_BYTES / WIDENING`, which is nearly all of them.
-const LIMIT: usize = MAX_VALUE_BYTES;
+/// So long are nearly all payloads, at most: 64 KiB.
+const SMALL: usize = 64 << 10;
 
-/// Counted bytes allowed for larger values, so that whatever could be written can be read.
-const LIMIT_LARGE: usize = MAX_VALUE_BYTES.saturating_mul(WIDENING);
+/// So long are nearly all others, at most: 16 MiB.
+const LARGE: usize = MAX_VALUE_BYTES / WIDENING;
 
 /// Why a state value cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -130,8 +132,8 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Re
 /// Reads a value that takes up all of `bytes`.
 #[inline]
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    let config = bincode::config::standard().with_limit::<LIMIT>();
-    let (value, used) = if bytes.len() <= MAX_VALUE_BYTES / WIDENING {
+    let config = bincode::config::standard().with_limit::<{ SMALL * WIDENING }>();
+    let (value, used) = if bytes.len() <= SMALL {
         bincode::serde::decode_from_slice(bytes, config).map_err(CodecError::Decode)?
     } else {
         decode_large(bytes)?
@@ -148,8 +150,13 @@ fn decode_large<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), CodecEr
     if bytes.len() > MAX_VALUE_BYTES {
         return Err(CodecError::TooLarge { bytes: bytes.len() });
     }
-    let config = bincode::config::standard().with_limit::<LIMIT_LARGE>();
-    bincode::serde::decode_from_slice(bytes, config).map_err(CodecError::Decode)
+    let config = bincode::config::standard();
+    let decoded = if bytes.len() <= LARGE {
+        bincode::serde::decode_from_slice(bytes, config.with_limit::<{ LARGE * WIDENING }>())
+    } else {
+        bincode::serde::decode_from_slice(bytes, config.with_limit::<{ MAX_VALUE_BYTES.saturating_mul(WIDENING) }>())
+    };
+    decoded.map_err(CodecError::Decode)
 }
 
 /// Appends `value` as LEB128, 1 to 10 bytes.
@@ -308,10 +315,12 @@ fn get_u32(rest: &mut &[u8], what: &'static str) -> Result<u32, CodecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Timestamp;
+    use crate::fuzz::{Bound, any_bytes, bounded, cases, damaged};
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
     use serde::Deserialize;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, HashMap};
 
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     enum Seen {
@@ -395,6 +404,13 @@ mod tests {
         assert!(matches!(decode::<u64>(&[]), Err(CodecError::Decode(_))));
     }
 
+    /// A length of 16 MiB, which was below the limit, and five bytes.
+    #[test]
+    fn a_damaged_length_asks_for_little() {
+        let bytes = [252, 0, 0, 0, 1];
+        assert!(bounded(bytes.len(), PAYLOAD, || decode::<String>(&bytes)).unwrap().is_err());
+    }
+
     #[test]
     fn damaged_lengths_allocate_nothing() {
         use bincode::error::DecodeError::LimitExceeded;
@@ -407,7 +423,7 @@ mod tests {
     /// bincode counts 16 bytes for each of these, written in one: all of it must still be readable.
     #[test]
     fn what_can_be_written_can_be_read() {
-        for len in [MAX_VALUE_BYTES / WIDENING - 4, MAX_VALUE_BYTES / WIDENING + 1] {
+        for len in [SMALL - 5, SMALL + 1, LARGE - 4, LARGE + 1] {
             let mut bytes = vec![252];
             bytes.extend_from_slice(&(len as u32).to_le_bytes());
             bytes.resize(bytes.len() + len, 0);
@@ -465,6 +481,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(cases(256))]
+
         #[test]
         fn varints_round_trip(value: u64, shift in 0u32..64) {
             let (mut bytes, value) = (Vec::new(), value >> shift);
@@ -488,13 +506,51 @@ mod tests {
         }
 
         #[test]
-        fn garbage_never_panics(bytes in vec(any::<u8>(), 0..64)) {
-            let _ = decode::<(Vec<String>, BTreeMap<u64, Vec<u8>>)>(&bytes);
-            let _ = decode::<Vec<Seen>>(&bytes);
+        fn any_payload_is_taken(bytes in any_payload()) {
+            let input = bytes.len();
+            let _ = bounded(input, PAYLOAD, || decode::<u64>(&bytes))?;
+            let _ = bounded(input, PAYLOAD, || decode::<String>(&bytes))?;
+            let _ = bounded(input, PAYLOAD, || decode::<Vec<Seen>>(&bytes))?;
+            let _ = bounded(input, PAYLOAD, || decode::<BTreeMap<u64, Vec<u8>>>(&bytes))?;
+            let _ = bounded(input, PAYLOAD, || decode::<HashMap<String, Option<u128>>>(&bytes))?;
+            let _ = bounded(input, PAYLOAD, || decode::<(Vec<String>, Timestamp, [char; 3])>(&bytes))?;
+        }
+
+        #[test]
+        fn any_row_is_taken(bytes in prop_oneof![any_bytes(), damaged(any_row())]) {
+            // of fields nothing is copied
+            let none = Bound { per_byte: 0, more: 0 };
+            let count = bounded(bytes.len(), none, || fields(&bytes).filter(Result::is_ok).count())?;
+            prop_assert!(count <= bytes.len());
             for field in fields(&bytes).flatten() {
-                let _ = field.value::<Seen>();
-                let _ = field.value::<String>();
+                let _ = bounded(bytes.len(), PAYLOAD, || field.value::<Seen>())?;
             }
         }
+    }
+
+    /// Payloads of up to 64 KiB: one string, and what serde makes room for before it has seen a `Vec` in a `Vec`.
+    const PAYLOAD: Bound = Bound { per_byte: 64, more: (SMALL * WIDENING + 3 * (1 << 20)) as u64 };
+
+    fn any_row() -> impl Strategy<Value = Vec<u8>> {
+        vec((any::<u32>(), any::<u32>(), seen()), 0..5).prop_map(|values| {
+            let mut row = Vec::new();
+            values.iter().for_each(|(id, version, value)| put_field(*id, *version, value, &mut row).unwrap());
+            row
+        })
+    }
+
+    fn encoded<T: Serialize>(value: &T) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(value, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn any_payload() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            any_bytes(),
+            damaged(vec(seen(), 0..4).prop_map(|value| encoded(&value))),
+            damaged(any::<String>().prop_map(|value| encoded(&value))),
+            damaged(btree_map(any::<u64>(), vec(any::<u8>(), 0..9), 0..4).prop_map(|value| encoded(&value))),
+        ]
     }
 }

@@ -13,6 +13,9 @@ mod codec;
 mod data;
 mod error;
 mod failpoint;
+#[cfg(test)]
+#[path = "fuzz_test.rs"]
+mod fuzz;
 mod guard;
 pub mod key;
 mod message;
