@@ -6,6 +6,7 @@ use super::storage::TableSpec;
 use crate::Data;
 use crate::codec::{self, CodecError};
 use crate::shape::{Shape, shape_of};
+use bincode::error::DecodeError;
 use std::fmt;
 use std::ops::Range;
 
@@ -147,6 +148,10 @@ impl<V: Data> Handle for ListState<V> {
     }
     fn load(&mut self, field: &codec::Field<'_>) -> Result<(), CodecError> {
         let (start, end) = field.value()?;
+        // no list is written that is empty, and none has the last number
+        if start >= end || end == u64::MAX {
+            return Err(CodecError::Decode(DecodeError::Other("a list does not end like this")));
+        }
         self.numbers = start..end;
         Ok(())
     }

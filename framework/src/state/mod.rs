@@ -66,6 +66,8 @@ mod entries;
 mod filter;
 #[cfg(feature = "rocksdb")]
 mod fold;
+#[cfg(test)]
+mod fuzz_test;
 mod handle;
 #[cfg(feature = "rocksdb")]
 mod held;

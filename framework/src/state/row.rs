@@ -68,15 +68,17 @@ impl Layout {
                 "the keys of `{operator}` were `{was}` in the checkpoint and are `{is}` in the program: key it as before, or give the operator another name to start it empty"
             )));
         }
-        let mut next_id = known.iter().map(|s| s.id + 1).max().unwrap_or(0);
+        let mut next_id = known.iter().map(|s| u64::from(s.id) + 1).max().unwrap_or(0);
         let mut states = Vec::new();
         for Declared { name, kind, version, shape } in &self.fields {
             let found = known.iter().find(|s| s.name == *name);
             if let Some(found) = found {
                 check(operator, found, *version, shape)?;
             }
-            let id = found.map_or(next_id, |s| s.id);
-            next_id = next_id.max(id + 1);
+            let id = found.map_or_else(|| u32::try_from(next_id), |s| Ok(s.id)).map_err(|_| {
+                Error::refused(format!("`{operator}` has no number left for its state `{name}`: give it another name"))
+            })?;
+            next_id = next_id.max(u64::from(id) + 1);
             let table = match found.and_then(|s| s.table) {
                 None if kind.has_table() => Some(take()?),
                 table => table,

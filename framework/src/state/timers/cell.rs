@@ -11,6 +11,7 @@ use crate::Timestamp;
 use crate::codec::{self, CodecError};
 use crate::shape::{Shape, shape_of};
 use crate::state::handle::{Handle, Kind};
+use bincode::error::DecodeError;
 use serde::Deserialize;
 use std::fmt;
 
@@ -164,6 +165,9 @@ macro_rules! timers {
             }
             fn load(&mut self, field: &codec::Field<'_>) -> Result<(), CodecError> {
                 let at = field.value()?;
+                if !(-LAST..=LAST).contains(&at) {
+                    return Err(CodecError::Decode(DecodeError::Other("no timer is set so far off")));
+                }
                 self.0 = One { at, indexed: at };
                 Ok(())
             }
