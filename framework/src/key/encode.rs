@@ -339,6 +339,7 @@ named_parts! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{TIGHT, bounded, cases, damaged};
     use crate::key::decode_key;
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -503,17 +504,22 @@ mod tests {
         order_places: (vec(place(), 0..3), any::<u32>());
     }
 
-    /// Bytes where markers are likely, so that decoding gets deep.
+    /// Bytes where markers are likely, so that decoding gets deep; and damaged keys.
     fn garbage() -> impl Strategy<Value = Vec<u8>> {
-        vec(prop_oneof![0u8..4, Just(0xFF), any::<u8>()], 0..64)
+        let markers = vec(prop_oneof![0u8..4, Just(0xFF), any::<u8>()], 0..64);
+        prop_oneof![markers, damaged(place().prop_map(|key| encoded(&key)))]
     }
 
     proptest! {
+        #![proptest_config(cases(256))]
+
         #[test]
-        fn garbage_never_panics(bytes in garbage()) {
-            let _ = decode_key::<Vec<(String, Option<char>, Spot)>>(&bytes);
-            let _ = decode_key::<(bool, Vec<Vec<()>>, i128)>(&bytes);
-            if let Ok((place, used)) = decode_key::<Place>(&bytes) {
+        fn any_key_is_taken(bytes in garbage()) {
+            let input = bytes.len();
+            let _ = bounded(input, TIGHT, || decode_key::<Vec<(String, Option<char>, Spot)>>(&bytes))?;
+            let _ = bounded(input, TIGHT, || decode_key::<(bool, Vec<Vec<()>>, i128)>(&bytes))?;
+            let _ = bounded(input, TIGHT, || decode_key::<Chain>(&bytes).map(|(_, used)| used))?;
+            if let Ok((place, used)) = bounded(input, TIGHT, || decode_key::<Place>(&bytes))? {
                 prop_assert_eq!(&encoded(&place)[..], &bytes[..used], "the encoding is canonical");
             }
         }

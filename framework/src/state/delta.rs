@@ -292,8 +292,12 @@ fn le32(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{Bound, any_bytes, bounded, cases, damaged};
     use crate::state::snapshot::FileRef;
     use proptest::prelude::*;
+
+    /// Where the entries of the first piece of [`file`] begin.
+    const FIRST: usize = 28 + "count".len() + 8 + FRAME_BYTES;
 
     fn entry(piece: &mut Piece, key: &[u8], row: &[u8]) {
         let put = |bytes: &[u8]| {
@@ -395,12 +399,45 @@ mod tests {
         prop::collection::vec(any::<u8>(), 0..200)
     }
 
+    fn pieces() -> impl Strategy<Value = Vec<Vec<(Vec<u8>, Vec<u8>)>>> {
+        prop::collection::vec(prop::collection::vec((bytes(), bytes()), 1..20), 0..4)
+    }
+
+    /// One piece, whose length and checksum are right, whatever its entries are.
+    fn sealed(entries: &[u8]) -> Vec<u8> {
+        let mut bytes = header(7, "count", 3);
+        bytes.extend((entries.len() as u32).to_le_bytes());
+        bytes.extend(xxh3_64(entries).to_le_bytes());
+        bytes.extend(entries);
+        bytes
+    }
+
+    /// A piece, the buffer of the reader, and for the test the entries.
+    const FILE: Bound = Bound { per_byte: 64, more: 256 << 10 };
+
     proptest! {
+        #![proptest_config(cases(128))]
+
         #[test]
-        fn what_is_put_is_read(pieces in prop::collection::vec(
-            prop::collection::vec((bytes(), bytes()), 1..20),
-            0..4,
-        )) {
+        fn any_file_is_taken(
+            bytes in prop_oneof![
+                any_bytes(),
+                damaged(any_bytes().prop_map(|entries| sealed(&entries))),
+                damaged(pieces().prop_map(|pieces| file(&pieces.iter().map(|p| &p[..]).collect::<Vec<_>>()))),
+                // behind a right checksum, so that the entries are reached
+                any_bytes().prop_map(|entries| sealed(&entries)),
+                damaged(pieces().prop_map(|pieces| file(&[&pieces.concat()]).get(FIRST..).unwrap_or_default().to_vec()))
+                    .prop_map(|entries| sealed(&entries)),
+            ],
+            entries in 0u64..9,
+        ) {
+            if let Err(error) = bounded(bytes.len(), FILE, || parse(&bytes, entries))? {
+                prop_assert_eq!(error.kind(), ErrorKind::Refused);
+            }
+        }
+
+        #[test]
+        fn what_is_put_is_read(pieces in pieces()) {
             let slices: Vec<_> = pieces.iter().map(|p| &p[..]).collect();
             let all: Vec<_> = pieces.iter().flatten().cloned().collect();
             prop_assert_eq!(parse(&file(&slices), all.len() as u64).unwrap(), all);

@@ -98,6 +98,7 @@ impl Eq for Due {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{TIGHT, any_bytes, bounded};
     use proptest::prelude::*;
 
     proptest! {
@@ -114,6 +115,17 @@ mod tests {
             });
             prop_assert_eq!(a.cmp(&b), a_bytes.cmp(&b_bytes));
             prop_assert_eq!(Due::read(&a_bytes).unwrap(), a);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_entry_is_taken(bytes in any_bytes()) {
+            if let Ok(due) = bounded(bytes.len(), TIGHT, || Due::read(&bytes))? {
+                let mut again = Vec::new();
+                due.put(&mut again);
+                prop_assert_eq!(again, bytes);
+            }
         }
     }
 

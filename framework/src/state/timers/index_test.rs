@@ -1,6 +1,7 @@
 //! The index against a plain set, over a model of storage: what was folded, deltas, what was spilled.
 
 use super::*;
+use crate::fuzz::{Bound, any_bytes, bounded, cases, damaged};
 use crate::state::backend::gone_by;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -252,6 +253,41 @@ proptest! {
         both.fire(None)?;
         prop_assert!(both.oracle.is_empty());
         prop_assert_eq!(both.index.next(), None);
+    }
+}
+
+/// What is not overdue goes to buckets, of which each that has an entry takes some KiB; there are 416.
+const FLOOR: Bound = Bound { per_byte: 64, more: 2 << 20 };
+
+fn any_floor() -> impl Strategy<Value = Vec<u8>> {
+    let overdue = prop::collection::vec((any::<i64>(), 0u8..4).prop_map(|(at, key)| due(at, key)), 0..8);
+    (any::<u64>(), overdue).prop_map(|(reached, overdue)| {
+        let mut row = Vec::new();
+        put_floor(reached, overdue.iter(), TABLE, GROUPS.start, &mut row);
+        row
+    })
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    /// Floors that nobody wrote: whatever can be read can be gone on from.
+    #[test]
+    fn any_floor_is_taken(row in prop_oneof![any_bytes(), damaged(any_floor())], now in any::<i64>()) {
+        let input = row.len();
+        let mut key = Vec::new();
+        floor_key(TABLE, GROUPS.start, &mut key);
+        let gone = bounded(input, Bound { per_byte: 0, more: 0 }, || gone_by(&key, &row).map(|(_, to)| to.len()))?;
+        prop_assert!(gone.is_none_or(|to| to < input));
+        bounded(input, FLOOR, || {
+            let (mut index, mut storage) = (TimerIndex::new(TABLE, GROUPS, true, BOUND, true), Model::default());
+            if index.restore(GROUPS.start, &row).is_ok() {
+                let now = Timestamp::from_millis(now);
+                while index.first(GROUPS.start, now, &mut storage).unwrap().is_some_and(|first| first <= now) {
+                    index.take(GROUPS.start, &mut storage).unwrap();
+                }
+            }
+        })?;
     }
 }
 
