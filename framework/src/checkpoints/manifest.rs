@@ -562,6 +562,7 @@ pub(super) mod tests {
         prop_oneof![
             any::<u64>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
+            (-1e18..1e18).prop_map(Value::from),
             any::<String>().prop_map(Value::from),
             proptest::collection::vec(any::<u64>(), 0..3).prop_map(Value::from),
             proptest::collection::btree_map(any::<String>(), any::<bool>(), 0..3).prop_map(|m| json!(m)),
