@@ -156,6 +156,8 @@ fn held(file: &mut File, path: &Path, job: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{TIGHT, any_bytes, bounded, cases, damaged};
+    use proptest::prelude::*;
 
     #[test]
     fn a_job_that_is_renamed_is_refused_under_both_names() {
@@ -177,5 +179,24 @@ mod tests {
         hold.unmark().unwrap();
         hold.unmark().unwrap();
         assert!(hold.refuse_renamed("old").is_ok());
+    }
+
+    proptest! {
+        #![proptest_config(cases(64))]
+
+        #[test]
+        fn any_mark_and_any_lock_is_taken(
+            bytes in prop_oneof![any_bytes(), damaged(Just(br#"{"from":"old","to":"new"}"#.to_vec()))],
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let hold = Hold::take(directory.path(), "old").unwrap();
+            fs::write(directory.path().join(RENAMED), &bytes).unwrap();
+            if let Err(error) = bounded(bytes.len(), TIGHT, || hold.refuse_renamed("old"))? {
+                prop_assert_eq!(error.kind(), ErrorKind::Refused);
+            }
+            fs::write(directory.path().join(LOCK), &bytes).unwrap();
+            let error = bounded(bytes.len(), TIGHT, || Hold::take(directory.path(), "old"))?.unwrap_err();
+            prop_assert_eq!(error.kind(), ErrorKind::Busy);
+        }
     }
 }

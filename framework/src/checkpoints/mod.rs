@@ -66,6 +66,8 @@
 
 mod collect;
 mod directory;
+#[cfg(test)]
+mod fuzz_test;
 mod hold;
 mod listing;
 mod log;
