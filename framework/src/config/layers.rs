@@ -19,6 +19,8 @@ const OTHERS: [&str; 7] = ["KAFKA_BOOTSTRAP", "NO_INSTALL", "SEED", "SKIP_SETUP"
 const TESTS: &str = "TEST_";
 /// The file that is read when none is named, if it is there.
 pub(crate) const FILE: &str = "millstream.toml";
+/// Of so many parts a key of `--set` may be; TOML has such a limit, too.
+const PARTS_MAX: usize = 100;
 /// The table of the file with the settings of the pipeline.
 const PIPELINE: &str = "pipeline";
 
@@ -171,6 +173,9 @@ pub(crate) fn assignment(pipeline: &mut Values, text: &str) -> Result<(), Error>
     let Some((key, value)) = parts.filter(|(key, _)| is_key(key)) else {
         return Err(mistake(format!("--set: `{text}` is not KEY=VALUE: write the key, as in `--set kafka.group=a`")));
     };
+    if key.split('.').count() > PARTS_MAX {
+        return Err(mistake(format!("--set: the key of a setting has more than {PARTS_MAX} parts")));
+    }
     let value = DeValue::parse(value).map_or_else(|_| value.into(), |value| plain(value.get_ref()));
     let tree = key.split('.').rev().fold(value, |value, key| Value::Object(Map::from_iter([(key.to_owned(), value)])));
     pipeline.overlay(&Values::of(&tree, &Origin::Flag("--set".into())));
@@ -181,6 +186,8 @@ pub(crate) fn assignment(pipeline: &mut Values, text: &str) -> Result<(), Error>
 mod tests {
     use super::*;
     use crate::config::Takes;
+    use crate::fuzz::{Bound, TIGHT, any_bytes, any_text, bounded, cases, damaged, damaged_text};
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn written(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
@@ -318,5 +325,115 @@ mod tests {
             let error = assignment(&mut Values::default(), text).unwrap_err();
             assert!(error.to_string().contains("KEY=VALUE"), "{error}");
         }
+    }
+
+    /// Lines as people write them.
+    fn any_file() -> impl Strategy<Value = String> {
+        let lines = [
+            "keep = 7\n",
+            "memory = '1GiB'\n",
+            "cache_rows = 0x10\n",
+            "checkpoint_interval = '1m 30s'\n",
+            "watermark_drift = \"none\"\n",
+            "[pipeline]\nrate = 5\nsince = 2026-01-01T00:00:00Z\n",
+            "[pipeline.kafka]\n\"a.b\" = [1, {c = 2.5}]\nd = {e = true}\n",
+            "long = \"\"\"a\nb\"\"\"\n# nothing\n",
+            "[[pipeline.of]]\na.b.c = -1\n",
+        ];
+        prop::collection::vec(prop::sample::select(lines.to_vec()), 0..6).prop_map(|lines| lines.concat())
+    }
+
+    /// Each leaf has the whole path to it, and TOML is nested 80 deep at most.
+    const TOML: Bound = Bound { per_byte: 512, more: 256 << 10 };
+
+    proptest! {
+        #![proptest_config(cases(128))]
+
+        #[test]
+        fn any_file_is_taken(text in prop_oneof![any_text(), damaged_text(any_file())]) {
+            #[derive(serde::Deserialize)]
+            struct Pipeline {
+                #[serde(rename = "rate")]
+                _rate: Option<u64>,
+                #[serde(rename = "kafka")]
+                _kafka: Option<std::collections::BTreeMap<String, Vec<f64>>>,
+                #[serde(rename = "since")]
+                _since: Option<crate::Timestamp>,
+                #[serde(rename = "d")]
+                _token: Option<crate::Secret>,
+            }
+            let (_directory, path) = written(&text);
+            bounded(text.len(), TOML, || {
+                let (mut settings, mut pipeline) = (Settings::new("job"), Values::default());
+                let _ = file(&mut settings, &mut pipeline, &path);
+                let mut reads = crate::values::Reads::default();
+                let _ = pipeline.read::<Pipeline>(&mut reads);
+                let _ = pipeline.all_read(&reads);
+            })?;
+        }
+
+        #[test]
+        fn any_file_of_bytes_is_taken(
+            bytes in prop_oneof![any_bytes(), damaged(any_file().prop_map(String::into_bytes))],
+        ) {
+            let (_directory, path) = written("");
+            std::fs::write(&path, &bytes).unwrap();
+            let (mut settings, mut pipeline) = (Settings::new("job"), Values::default());
+            let _ = bounded(bytes.len(), TOML, || file(&mut settings, &mut pipeline, &path))?;
+        }
+
+        #[test]
+        fn any_assignment_is_taken(
+            text in prop_oneof![
+                any_text(),
+                damaged_text(prop::sample::select(vec!["rate=5", "a.b.c = [1, {d = 2}]", "x = 'y'", "a=", "t=2026-01-01"])
+                    .prop_map(String::from)),
+            ],
+        ) {
+            let mut values = Values::default();
+            if bounded(text.len(), TOML, || assignment(&mut values, &text))?.is_ok() {
+                prop_assert!(values.leaves().iter().all(|(path, _)| !path.is_empty()));
+            }
+        }
+
+        #[test]
+        fn any_environment_is_taken(
+            name in prop_oneof![
+                any_text(),
+                damaged_text(prop::sample::select(SETTINGS.iter().map(Setting::variable).collect::<Vec<_>>())),
+            ],
+            value in any_text(),
+        ) {
+            let mut settings = Settings::new("job");
+            let all = [(name.clone().into(), value.clone().into()), (format!("{PREFIX}{name}").into(), value.into())];
+            let _ = bounded(name.len(), TIGHT, || environment(&mut settings, all))?;
+        }
+
+        #[test]
+        fn any_value_of_a_setting_is_taken(
+            which in 0..SETTINGS.len(), good in 0..3usize, text in any_text(), damaged in damaged_text(Just("1m 30s".into())),
+        ) {
+            let setting = &SETTINGS[which];
+            for text in [three(setting.takes)[good].to_owned() + &text, text, damaged] {
+                let mut settings = Settings::new("job");
+                let origin = Origin::Flag(setting.flag());
+                if bounded(text.len(), TIGHT, || settings.put(setting, &text, origin))?.is_ok() {
+                    let _ = (setting.get(&settings), settings.budget(true), settings.workers(), settings.parallelism());
+                    let _ = settings.restart.pause_after(u32::MAX);
+                }
+            }
+        }
+    }
+
+    /// A key is taken apart level by level, and each level calls itself for the next.
+    #[test]
+    fn a_key_of_many_parts_is_a_mistake() {
+        for parts in [PARTS_MAX + 1, 60_000] {
+            let error = assignment(&mut Values::default(), &format!("{}=1", vec!["a"; parts].join("."))).unwrap_err();
+            assert!(error.to_string().contains("more than 100 parts"), "{error}");
+        }
+        let mut values = Values::default();
+        assignment(&mut values, &format!("{}=1", vec!["a"; PARTS_MAX].join("."))).unwrap();
+        assert_eq!(values.leaves()[0].0.len(), PARTS_MAX);
     }
 }
