@@ -217,6 +217,8 @@ impl<'de> de::Visitor<'de> for Reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{TIGHT, any_text, bounded, damaged_text};
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -286,5 +288,20 @@ mod tests {
         });
         assert_eq!(found.len(), 2);
         assert!(Arc::ptr_eq(&found[1].0, &outside.0));
+    }
+
+    proptest! {
+        /// Neither panics, and what is no reference is not repeated.
+        #[test]
+        fn any_reference_is_taken(
+            text in prop_oneof![any_text(), damaged_text(Just(r#"{"file": "a/b"}"#.into())), Just("env:NAME".into())],
+        ) {
+            if let Err(error) = bounded(text.len(), TIGHT, || text.parse::<Secret>())? {
+                prop_assert_eq!(error.to_string(), NOT_HERE);
+            }
+            let json = serde_json::to_string(&text).unwrap();
+            let _ = bounded(json.len(), TIGHT, || serde_json::from_str::<Secret>(&json))?;
+            let _ = bounded(text.len(), TIGHT, || serde_json::from_str::<Secret>(&text))?;
+        }
     }
 }

@@ -133,6 +133,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{TIGHT, any_text, bounded, damaged_text};
     use proptest::prelude::*;
 
     #[test]
@@ -164,6 +165,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_text_is_taken(text in prop_oneof![any_text(), damaged_text(Just("2026-01-31T13:30:00.1239+01:30".into()))]) {
+            let _ = bounded(text.len(), TIGHT, || text.parse::<Timestamp>())?;
+            let json = serde_json::to_string(&text).unwrap();
+            let _ = bounded(json.len(), TIGHT, || serde_json::from_str::<Timestamp>(&json))?;
+            let _ = bounded(text.len(), TIGHT, || serde_json::from_str::<Timestamp>(&text))?;
+        }
+
         #[test]
         fn what_is_shown_is_read_back(ms in -300_000_000_000_000i64..250_000_000_000_000) {
             let time = Timestamp::from_millis(ms);
