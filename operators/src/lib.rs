@@ -13,6 +13,9 @@
 pub mod aggregate;
 mod channel;
 mod files;
+#[cfg(test)]
+#[path = "../../framework/src/fuzz_test.rs"]
+mod fuzz;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod keyed;

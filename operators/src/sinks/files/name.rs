@@ -47,7 +47,9 @@ fn number(text: &str, width: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{TIGHT, any_text, bounded, cases, damaged_text};
     use crate::testing::sink_context;
+    use proptest::prelude::*;
 
     #[test]
     fn names_are_read_back() {
@@ -94,5 +96,33 @@ mod tests {
             assert_eq!(parse_visible("a-b", name), None, "{name}");
         }
         assert!(!is_pending("a-b", &format!("{hidden}.txt")));
+    }
+
+    proptest! {
+        #![proptest_config(cases(256))]
+
+        /// No two names of one sink mean the same file.
+        #[test]
+        fn any_name_is_taken(
+            sink in "[a-z.-]{1,5}", number in prop_oneof![0..9u64, any::<u64>()], subtask in 0usize..20_000,
+            other in any_text(), damages in any::<bool>(), part in any::<bool>(),
+        ) {
+            let cx = sink_context(&sink, subtask);
+            let name = if part { pending(&cx, number) } else { visible(&cx, number, "txt") };
+            prop_assert_eq!(parse_visible(&sink, &name), (!part).then_some((number, cx.attempt)));
+            prop_assert_eq!(is_pending(&sink, &name), part);
+            let strange = if damages { format!("{name}{other}") } else { other };
+            let _ = bounded(strange.len(), TIGHT, || (parse_visible(&sink, &strange), is_pending(&sink, &strange)))?;
+        }
+
+        #[test]
+        fn any_damaged_name_is_taken(
+            name in damaged_text(any::<u64>().prop_map(|number| visible(&sink_context("a-b", 3), number, "txt"))),
+        ) {
+            let _ = bounded(name.len(), TIGHT, || (parse_visible("a-b", &name), is_pending("a-b", &name)))?;
+            let json = serde_json::to_string(&name).unwrap();
+            let json = format!(r#"{{"pending": {json}, "visible": {name}}}"#);
+            let _ = bounded(json.len(), TIGHT, || serde_json::from_str::<super::super::writer::PartFile>(&json))?;
+        }
     }
 }

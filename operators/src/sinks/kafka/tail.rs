@@ -283,7 +283,9 @@ fn parse(job: &str, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Progress
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{TIGHT, any_bytes, any_text, bounded, cases, damaged};
     use millstream_framework::{Attempt, Digest, Instance};
+    use proptest::prelude::*;
 
     fn progress(job: &str) -> Progress {
         Progress {
@@ -321,5 +323,38 @@ mod tests {
         assert!(wrong(Some(key), Some(r#"{"version":2,"what":"new"}"#)).contains("version 2"));
         let foreign = serde_json::to_string(&progress("bar")).unwrap();
         assert!(wrong(Some(key), Some(&foreign)).contains("of the job `bar`"));
+    }
+
+    fn any_progress() -> impl Strategy<Value = String> {
+        (any::<u64>(), any::<Option<String>>()).prop_map(|(epoch, parent)| {
+            let progress = Progress { epoch, parent: parent.map(Digest), ..progress("shop") };
+            serde_json::to_string(&progress).unwrap()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(cases(256))]
+
+        /// What is taken for a decision is one of this job, of this version, and can be written.
+        #[test]
+        fn any_record_is_taken(
+            key in prop_oneof![
+                Just(Some(br#"{"job":"shop","domain":0}"#.to_vec())),
+                prop::option::of(any_bytes()),
+                prop::option::of(damaged(Just(br#"{"job":"shop","domain":0}"#.to_vec()))),
+            ],
+            value in prop_oneof![
+                prop::option::of(any_bytes()),
+                prop::option::of(any_text().prop_map(String::into_bytes)),
+                prop::option::of(damaged(any_progress().prop_map(String::into_bytes))),
+            ],
+        ) {
+            let input = key.iter().chain(&value).map(Vec::len).sum();
+            if let Ok(found) = bounded(input, TIGHT, || parse("shop", key.as_deref(), value.as_deref()))? {
+                prop_assert_eq!((found.job.as_str(), found.version), ("shop", Progress::VERSION));
+                let again = serde_json::to_vec(&found).unwrap();
+                prop_assert_eq!(parse("shop", key.as_deref(), Some(&again)), Ok(found));
+            }
+        }
     }
 }

@@ -113,6 +113,8 @@ impl<T: DeserializeOwned + Send + 'static> Decode for Csv<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{Bound, TIGHT, any_bytes, any_text, bounded, cases, damaged};
+    use proptest::prelude::*;
     use serde::Deserialize;
 
     #[derive(Debug, PartialEq, Deserialize)]
@@ -164,6 +166,43 @@ mod tests {
             ours.cut(line.as_bytes()).unwrap();
             let mut theirs = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
             assert_eq!(ours.fields, theirs.byte_records().next().unwrap().unwrap(), "{line}");
+        }
+    }
+
+    /// A column of one character is a node of a tree, of which two texts are a part.
+    const TREE: Bound = Bound { per_byte: 256, more: 64 << 10 };
+
+    fn any_lines() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
+        let header = prop_oneof![
+            Just(b"name,cents".to_vec()),
+            damaged(Just(b"\"name\",cents,note".to_vec())),
+            any_text().prop_map(String::into_bytes),
+        ];
+        let line = prop_oneof![
+            any_bytes(),
+            any_text().prop_map(String::into_bytes),
+            damaged(Just(b"\"a,\"\"b\"\"\",7".to_vec())),
+        ];
+        (header, line)
+    }
+
+    proptest! {
+        #![proptest_config(cases(256))]
+
+        #[test]
+        fn any_line_is_taken((header, line) in any_lines()) {
+            let mut csv = Csv::<Row>::new();
+            let input = header.len() + line.len();
+            let _ = bounded(input, TIGHT, || csv.header(&header))?;
+            let _ = bounded(input, TIGHT, || csv.decode(&line))?;
+            let mut loose = Csv::<std::collections::BTreeMap<String, String>>::new();
+            let _ = bounded(input, TREE, || loose.header(&header).and_then(|()| loose.decode(&line)))?;
+        }
+
+        #[test]
+        fn what_is_quoted_is_read(name in "[^\n]{1,20}", cents: Option<u64>) {
+            let line = format!("\"{}\",{}", name.replace('"', "\"\""), cents.map_or(String::new(), |c| c.to_string()));
+            prop_assert_eq!(decode("name,cents", &line), row(&name, cents));
         }
     }
 }

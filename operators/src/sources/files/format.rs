@@ -133,6 +133,11 @@ impl<F: Decode> Decode for Try<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{Bound, TIGHT, any_bytes, any_text, bounded, cases, damaged};
+    use proptest::prelude::*;
+
+    /// An object of a few characters is a node of a tree, which takes 600 bytes.
+    const TREE: Bound = Bound { per_byte: 128, more: 64 << 10 };
 
     #[test]
     fn lines_have_to_be_utf8_and_bytes_do_not() {
@@ -150,5 +155,39 @@ mod tests {
         assert_eq!(json.decode(b" \t").unwrap(), None);
         let error = json.decode(b"[1, 2]").unwrap_err().to_string();
         assert!(error.contains("column 5") && !error.contains("line 1"), "{error}");
+    }
+
+    type Record = (u64, Option<String>, Vec<f64>);
+
+    proptest! {
+        #![proptest_config(cases(256))]
+
+        #[test]
+        fn any_line_is_taken(
+            line in prop_oneof![
+                any_bytes(),
+                any_text().prop_map(String::into_bytes),
+                damaged(any::<Record>().prop_map(|record| serde_json::to_vec(&record).unwrap())),
+            ],
+        ) {
+            let input = line.len();
+            let text = bounded(input, TIGHT, || Lines.decode(&line))?.ok().flatten();
+            prop_assert_eq!(text.as_deref(), std::str::from_utf8(&line).ok());
+            let bytes = bounded(input, Bound { per_byte: 1, more: 0 }, || Bytes.decode(&line).unwrap())?;
+            prop_assert_eq!(bytes.as_ref(), Some(&line));
+            let _ = bounded(input, TIGHT, || Json::<Record>::new().decode(&line))?;
+            let _ = bounded(input, TREE, || Try(Json::<serde_json::Value>::new()).decode(&line))?;
+            if let Err(error) = bounded(input, TIGHT, || Json::<Undecodable>::new().decode(&line))? {
+                let bad = bounded(input, TIGHT, || Undecodable::new("split", 7, &error, &line))?;
+                let shown = bounded(input, TIGHT, || bad.to_string())?;
+                prop_assert!(!shown.contains('\n') || bad.error.contains('\n'));
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(a: u64, b: Option<String>, c in proptest::collection::vec(-1e300..1e300, 0..4)) {
+            let line = serde_json::to_vec(&(a, &b, &c)).unwrap();
+            prop_assert_eq!(Json::<Record>::new().decode(&line).unwrap(), Some((a, b, c)));
+        }
     }
 }

@@ -242,6 +242,8 @@ fn without_return(line: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{Bound, any_bytes, bounded, cases};
+    use proptest::prelude::*;
 
     #[test]
     fn a_line_without_an_end_is_an_error_and_does_not_fill_the_memory() {
@@ -276,5 +278,61 @@ mod tests {
         assert_eq!(find_newline(b"abc"), None);
         assert_eq!(find_newline(b"\na\n"), Some(0));
         assert_eq!(find_newline(b"ab\n"), Some(2));
+    }
+
+    /// A buffer of some 260 KiB, which doubles for long lines, and the texts of errors.
+    const FILE: Bound = Bound { per_byte: 64, more: 1 << 20 };
+
+    proptest! {
+        #![proptest_config(cases(64))]
+
+        /// Every byte is in a line, in order, and an offset goes on where the file was left.
+        #[test]
+        fn any_file_is_taken(bytes in any_bytes(), lines in 0usize..9) {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("a.txt");
+            std::fs::write(&path, &bytes).unwrap();
+            let read = |from: &FileOffset, most: usize| {
+                let mut file = LineFile::open(&path, from, Vec::new()).unwrap();
+                let mut all = Vec::new();
+                while all.len() < most && let Some(line) = file.next_line().unwrap() {
+                    all.push(line.to_vec());
+                }
+                (all, file.offset())
+            };
+            let start = FileOffset::start(0);
+            let (all, end) = bounded(bytes.len(), FILE, || read(&start, usize::MAX))?;
+            prop_assert_eq!(end.byte, bytes.len() as u64);
+            let parts = bytes.split(|byte| *byte == b'\n');
+            let mut expect: Vec<_> = parts.map(|line| without_return(line).to_vec()).collect();
+            if bytes.last().is_none_or(|last| *last == b'\n') {
+                expect.pop();
+            }
+            prop_assert_eq!(&all, &expect);
+            let (mut first, at) = read(&start, lines);
+            let (rest, _) = read(&at, usize::MAX);
+            first.extend(rest);
+            prop_assert_eq!(first, all);
+        }
+
+        /// An offset that was not taken of this file is refused, or is one that could have been.
+        #[test]
+        fn any_offset_is_taken(
+            bytes in any_bytes(), byte in prop_oneof![0..200u64, any::<u64>()],
+            length in prop_oneof![0..200u64, any::<u64>()], hash: u64, is_known: bool, unterminated: bool,
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("a.txt");
+            std::fs::write(&path, &bytes).unwrap();
+            let known = bytes.get(..usize::try_from(byte).unwrap_or(usize::MAX)).map(xxh3_64).filter(|_| is_known);
+            let from = FileOffset { byte, length, hash: known.unwrap_or(hash), unterminated };
+            match bounded(bytes.len(), FILE, || LineFile::open(&path, &from, Vec::new()))? {
+                Err(error) => prop_assert_eq!(error.kind(), ErrorKind::Refused),
+                Ok(mut file) => {
+                    prop_assert!(known.is_some() && length <= bytes.len() as u64);
+                    bounded(bytes.len(), FILE, || while file.next_line().unwrap().is_some() {})?;
+                }
+            }
+        }
     }
 }

@@ -61,6 +61,8 @@ fn quoted(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{TIGHT, any_text, bounded, cases, damaged_text};
+    use proptest::prelude::*;
 
     #[test]
     fn stands_in_manifests_as_json() {
@@ -76,5 +78,34 @@ mod tests {
         let command = |path: &str| refuse(Path::new(path), "it is shorter").to_string();
         assert!(command("/data/orders-1.log").contains("`offsets reset --split /data/orders-1.log --to forget"));
         assert!(command("it's here").contains(r"`offsets reset --split 'it'\''s here' --to forget"));
+    }
+
+    prop_compose! {
+        fn any_offset()(byte: u64, length: u64, hash: u64, unterminated: bool) -> FileOffset {
+            FileOffset { byte, length, hash, unterminated }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(cases(256))]
+
+        #[test]
+        fn any_json_is_taken(
+            text in prop_oneof![
+                any_text(),
+                damaged_text(any_offset().prop_map(|offset| serde_json::to_string(&offset).unwrap())),
+            ],
+        ) {
+            if let Ok(offset) = bounded(text.len(), TIGHT, || serde_json::from_str::<FileOffset>(&text))? {
+                let again = serde_json::to_string(&offset).unwrap();
+                prop_assert_eq!(serde_json::from_str::<FileOffset>(&again).unwrap(), offset);
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(offset in any_offset()) {
+            let json = serde_json::to_value(&offset).unwrap();
+            prop_assert_eq!(serde_json::from_value::<FileOffset>(json).unwrap(), offset);
+        }
     }
 }

@@ -11,6 +11,10 @@ use std::marker::PhantomData;
 /// The longest value that bincode is to read, in bytes: as much as Kafka's own limits let through with ease, and little
 /// enough that a length which is none cannot fill the memory.
 const BINCODE_MAX: usize = 64 << 20;
+/// So long are nearly all values, at most. Lengths in them that are none can ask for [`WIDENING`] times as much.
+const BINCODE_SMALL: usize = 64 << 10;
+/// Bytes that bincode may count for one that is read.
+const WIDENING: usize = 16;
 
 /// Makes records of those of Kafka, where they were fetched to. Each subtask has a clone of its own, so a format may
 /// keep scratch memory. A format with a schema registry behind it looks schemas up when they are met first.
@@ -105,8 +109,13 @@ impl<T: DeserializeOwned + Send + 'static> KafkaDecode for KafkaBincode<T> {
     type Record = T;
     fn decode(&mut self, record: &KafkaRecord<'_>) -> Result<T, BoxError> {
         let value = record.value().ok_or(NO_VALUE)?;
-        let config = bincode::config::standard().with_limit::<BINCODE_MAX>();
-        let (decoded, read) = bincode::serde::decode_from_slice(value, config)
+        let config = bincode::config::standard();
+        let decoded = if value.len() <= BINCODE_SMALL {
+            bincode::serde::decode_from_slice(value, config.with_limit::<{ BINCODE_SMALL * WIDENING }>())
+        } else {
+            bincode::serde::decode_from_slice(value, config.with_limit::<BINCODE_MAX>())
+        };
+        let (decoded, read) = decoded
             .map_err(|error| BoxError::from(format!("no `{}` as bincode: {error}", std::any::type_name::<T>())))?;
         match value.len() - read {
             0 => Ok(decoded),
@@ -155,7 +164,9 @@ impl<F: KafkaDecode> KafkaDecode for KafkaTry<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{Bound, TIGHT, any_bytes, any_text, bounded, cases, damaged};
     use millstream_framework::Timestamp;
+    use proptest::prelude::*;
 
     fn record(value: &[u8]) -> KafkaRecord<'_> {
         KafkaRecord::new("orders", 3, 17).with_value(value)
@@ -220,5 +231,66 @@ mod tests {
         assert!(format.decode(&record(b"\xff")).is_err());
         let bad = Undecodable::new("orders/3", 17, &"bad".into(), b"\xff");
         assert_eq!(format.undecodable(bad.clone()), Ok(Err(bad)));
+    }
+
+    type Order = (u64, Option<String>, Vec<Vec<u8>>);
+
+    /// Of bincode: a text, and a `Vec` in a `Vec`, of which a damaged length says that they are long.
+    const PACKED: Bound = Bound { per_byte: 64, more: (BINCODE_SMALL * WIDENING + 3 * (1 << 20)) as u64 };
+
+    proptest! {
+        #![proptest_config(cases(256))]
+
+        #[test]
+        fn any_record_is_taken(
+            value in prop_oneof![
+                any_bytes(),
+                any_text().prop_map(String::into_bytes),
+                damaged(any::<Order>().prop_map(|order| serde_json::to_vec(&order).unwrap())),
+                damaged(any::<Order>().prop_map(|order| packed(&order))),
+            ],
+            key: Option<Vec<u8>>, is_tombstone in proptest::bool::weighted(0.1),
+        ) {
+            let mut record = KafkaRecord::new("orders", 3, 17);
+            record = if is_tombstone { record } else { record.with_value(&value) };
+            record = key.as_deref().map_or(record, |key| record.with_key(key));
+            let input = value.len();
+            let bytes = bounded(input, TIGHT, || KafkaBytes.decode(&record))?;
+            prop_assert_eq!(bytes.is_err(), is_tombstone);
+            let _ = bounded(input, TIGHT, || KafkaText.decode(&record))?;
+            let _ = bounded(input, TIGHT, || KafkaJson::<Order>::new().decode(&record))?;
+            let _ = bounded(input, PACKED, || KafkaBincode::<Order>::new().decode(&record))?;
+            let _ = bounded(input, PACKED, || KafkaTry(KafkaBincode::<String>::new()).decode(&record))?;
+            let _ = bounded(input, TIGHT, || (record.key_text().is_ok(), record.header("a").is_some()))?;
+        }
+
+        #[test]
+        fn what_is_written_is_read(order: Order) {
+            let (json, packed) = (serde_json::to_vec(&order).unwrap(), packed(&order));
+            prop_assert_eq!(&KafkaJson::<Order>::new().decode(&record(&json)).unwrap(), &order);
+            prop_assert_eq!(KafkaBincode::<Order>::new().decode(&record(&packed)).unwrap(), order);
+        }
+    }
+
+    fn packed(order: &Order) -> Vec<u8> {
+        bincode::serde::encode_to_vec(order, bincode::config::standard()).unwrap()
+    }
+
+    /// A length of 16 MiB and five bytes.
+    #[test]
+    fn a_damaged_length_asks_for_little() {
+        let value = [252, 0, 0, 0, 1];
+        let decoded = bounded(5, PACKED, || KafkaBincode::<String>::new().decode(&record(&value))).unwrap();
+        assert!(decoded.is_err());
+    }
+
+    /// bincode counts sixteen bytes for each of these, which are written in one.
+    #[test]
+    fn what_is_narrow_in_bincode_is_read() {
+        for length in [BINCODE_SMALL - 10, BINCODE_SMALL + 1] {
+            let numbers = vec![7u128; length];
+            let value = bincode::serde::encode_to_vec(&numbers, bincode::config::standard()).unwrap();
+            assert_eq!(KafkaBincode::<Vec<u128>>::new().decode(&record(&value)).unwrap(), numbers);
+        }
     }
 }

@@ -50,6 +50,9 @@ pub(crate) fn hash(key: Option<&[u8]>, value: Option<&[u8]>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{Bound, TIGHT, any_text, bounded, cases, damaged_text};
+    use crate::sources::kafka::KafkaPartition;
+    use proptest::prelude::*;
 
     #[test]
     fn stands_in_manifests_as_json() {
@@ -78,5 +81,40 @@ mod tests {
         assert_eq!(hashes.len(), records.len());
         // it stands in manifests
         assert_eq!(hash(Some(b"key"), Some(b"value")), 12_799_176_785_381_101_966);
+    }
+
+    prop_compose! {
+        fn any_offset()(
+            next: i64, cluster: Option<String>, topic_id: Option<String>, last: Option<(i64, Option<i64>, u64)>,
+        ) -> KafkaOffset {
+            let last = last.map(|(offset, timestamp, hash)| LastRecord { offset, timestamp, hash });
+            KafkaOffset { next, cluster, topic_id, last }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(cases(256))]
+
+        #[test]
+        fn any_json_is_taken(
+            text in prop_oneof![
+                any_text(),
+                damaged_text(any_offset().prop_map(|offset| serde_json::to_string(&offset).unwrap())),
+            ],
+        ) {
+            if let Ok(offset) = bounded(text.len(), TIGHT, || serde_json::from_str::<KafkaOffset>(&text))? {
+                let again = serde_json::to_string(&offset).unwrap();
+                prop_assert_eq!(serde_json::from_str::<KafkaOffset>(&again).unwrap(), offset);
+            }
+            let _ = bounded(text.len(), TIGHT, || serde_json::from_str::<KafkaPartition>(&text))?;
+        }
+
+        #[test]
+        fn what_is_written_is_read(offset in any_offset(), key: Option<Vec<u8>>, value: Option<Vec<u8>>) {
+            let json = serde_json::to_value(&offset).unwrap();
+            prop_assert_eq!(serde_json::from_value::<KafkaOffset>(json).unwrap(), offset);
+            let input = key.iter().chain(&value).map(Vec::len).sum();
+            bounded(input, Bound { per_byte: 0, more: 0 }, || hash(key.as_deref(), value.as_deref()))?;
+        }
     }
 }
