@@ -481,7 +481,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(cases(256))]
+        #![proptest_config(cases(1000))]
 
         #[test]
         fn varints_round_trip(value: u64, shift in 0u32..64) {

@@ -217,7 +217,7 @@ impl<'de> de::Visitor<'de> for Reference {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz::{TIGHT, any_text, bounded, damaged_text};
+    use crate::fuzz::{TIGHT, any_text, bounded, cases, damaged_text};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -291,6 +291,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(cases(1000))]
+
         /// Neither panics, and what is no reference is not repeated.
         #[test]
         fn any_reference_is_taken(

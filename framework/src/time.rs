@@ -133,7 +133,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz::{TIGHT, any_text, bounded, damaged_text};
+    use crate::fuzz::{TIGHT, any_text, bounded, cases, damaged_text};
     use proptest::prelude::*;
 
     #[test]
@@ -165,6 +165,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(cases(1000))]
+
         #[test]
         fn any_text_is_taken(text in prop_oneof![any_text(), damaged_text(Just("2026-01-31T13:30:00.1239+01:30".into()))]) {
             let _ = bounded(text.len(), TIGHT, || text.parse::<Timestamp>())?;

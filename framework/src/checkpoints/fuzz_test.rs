@@ -85,7 +85,7 @@ fn any_facts() -> impl Strategy<Value = (Restore, bool, Option<(Epoch, Attempt)>
 }
 
 proptest! {
-    #![proptest_config(cases(256))]
+    #![proptest_config(cases(500))]
 
     /// No name means more than one thing, and each is written the one way.
     #[test]

@@ -613,7 +613,7 @@ pub(super) mod tests {
     const JSON: Bound = Bound { per_byte: 128, more: 64 << 10 };
 
     proptest! {
-        #![proptest_config(cases(128))]
+        #![proptest_config(cases(500))]
 
         #[test]
         fn what_is_written_is_read_back(manifest in any_manifest()) {

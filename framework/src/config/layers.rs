@@ -189,6 +189,7 @@ mod tests {
     use crate::fuzz::{Bound, TIGHT, any_bytes, any_text, bounded, cases, damaged, damaged_text};
     use proptest::prelude::*;
     use serde_json::json;
+    use std::os::unix::ffi::OsStringExt as _;
 
     fn written(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
         let directory = tempfile::tempdir().unwrap();
@@ -347,7 +348,7 @@ mod tests {
     const TOML: Bound = Bound { per_byte: 512, more: 256 << 10 };
 
     proptest! {
-        #![proptest_config(cases(128))]
+        #![proptest_config(cases(500))]
 
         #[test]
         fn any_file_is_taken(text in prop_oneof![any_text(), damaged_text(any_file())]) {
@@ -402,10 +403,10 @@ mod tests {
                 any_text(),
                 damaged_text(prop::sample::select(SETTINGS.iter().map(Setting::variable).collect::<Vec<_>>())),
             ],
-            value in any_text(),
+            value in prop_oneof![any_text().prop_map(OsString::from), any_bytes().prop_map(OsString::from_vec)],
         ) {
             let mut settings = Settings::new("job");
-            let all = [(name.clone().into(), value.clone().into()), (format!("{PREFIX}{name}").into(), value.into())];
+            let all = [(name.clone().into(), value.clone()), (format!("{PREFIX}{name}").into(), value)];
             let _ = bounded(name.len(), TIGHT, || environment(&mut settings, all))?;
         }
 

@@ -416,7 +416,7 @@ mod tests {
     const FILE: Bound = Bound { per_byte: 64, more: 256 << 10 };
 
     proptest! {
-        #![proptest_config(cases(128))]
+        #![proptest_config(cases(500))]
 
         #[test]
         fn any_file_is_taken(

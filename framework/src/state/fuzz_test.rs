@@ -49,7 +49,7 @@ fn any_row() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(cases(256))]
+    #![proptest_config(cases(1000))]
 
     /// What can be read can be used, and be written and read again.
     #[test]
@@ -92,12 +92,14 @@ proptest! {
 
     #[test]
     fn any_file_of_items_is_taken(
-        bytes in prop_oneof![any_bytes(), damaged(any_items())], parallelism in 1usize..4, subtask in 0usize..4,
+        bytes in prop_oneof![any_bytes(), damaged(any_items())], count in prop_oneof![0..4u64, any::<u64>()],
+        parallelism in 1usize..4, subtask in 0usize..4,
     ) {
         let (_directory, mut store) = items_store();
         let items = store.layout.put(&[7u64]).unwrap();
         store.restore = vec![store.write(1, &items).unwrap()];
         std::fs::write(store.checkpoints.join(&store.restore[0].file.path), &bytes).unwrap();
+        store.restore[0].items = count;
         (store.parallelism, store.subtask) = (parallelism, subtask % parallelism);
         let _ = bounded(bytes.len(), ROW, || store.load::<(u64, Vec<String>)>())?;
     }

@@ -98,7 +98,7 @@ impl Eq for Due {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz::{TIGHT, any_bytes, bounded};
+    use crate::fuzz::{TIGHT, any_bytes, bounded, cases};
     use proptest::prelude::*;
 
     proptest! {
@@ -119,6 +119,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(cases(1000))]
+
         #[test]
         fn any_entry_is_taken(bytes in any_bytes()) {
             if let Ok(due) = bounded(bytes.len(), TIGHT, || Due::read(&bytes))? {

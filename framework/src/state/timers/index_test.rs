@@ -269,7 +269,7 @@ fn any_floor() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(cases(256))]
+    #![proptest_config(cases(1000))]
 
     /// Floors that nobody wrote: whatever can be read can be gone on from.
     #[test]

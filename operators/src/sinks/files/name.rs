@@ -99,7 +99,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(cases(256))]
+        #![proptest_config(cases(1000))]
 
         /// No two names of one sink mean the same file.
         #[test]
@@ -117,7 +117,7 @@ mod tests {
 
         #[test]
         fn any_damaged_name_is_taken(
-            name in damaged_text(any::<u64>().prop_map(|number| visible(&sink_context("a-b", 3), number, "txt"))),
+            name in damaged_text((0..9u64).prop_map(|number| visible(&sink_context("a-b", 3), number, "txt"))),
         ) {
             let _ = bounded(name.len(), TIGHT, || (parse_visible("a-b", &name), is_pending("a-b", &name)))?;
             let json = serde_json::to_string(&name).unwrap();

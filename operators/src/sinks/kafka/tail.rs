@@ -326,14 +326,15 @@ mod tests {
     }
 
     fn any_progress() -> impl Strategy<Value = String> {
-        (any::<u64>(), any::<Option<String>>()).prop_map(|(epoch, parent)| {
-            let progress = Progress { epoch, parent: parent.map(Digest), ..progress("shop") };
+        let job = prop_oneof![4 => Just("shop"), 1 => Just("shops")];
+        (job, any::<u64>(), any::<Option<String>>()).prop_map(|(job, epoch, parent)| {
+            let progress = Progress { epoch, parent: parent.map(Digest), ..progress(job) };
             serde_json::to_string(&progress).unwrap()
         })
     }
 
     proptest! {
-        #![proptest_config(cases(256))]
+        #![proptest_config(cases(1000))]
 
         /// What is taken for a decision is one of this job, of this version, and can be written.
         #[test]
@@ -346,6 +347,7 @@ mod tests {
             value in prop_oneof![
                 prop::option::of(any_bytes()),
                 prop::option::of(any_text().prop_map(String::into_bytes)),
+                any_progress().prop_map(|progress| Some(progress.into_bytes())),
                 prop::option::of(damaged(any_progress().prop_map(String::into_bytes))),
             ],
         ) {

@@ -187,7 +187,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(cases(256))]
+        #![proptest_config(cases(1000))]
 
         #[test]
         fn any_line_is_taken((header, line) in any_lines()) {

@@ -160,7 +160,7 @@ mod tests {
     type Record = (u64, Option<String>, Vec<f64>);
 
     proptest! {
-        #![proptest_config(cases(256))]
+        #![proptest_config(cases(1000))]
 
         #[test]
         fn any_line_is_taken(

@@ -239,7 +239,7 @@ mod tests {
     const PACKED: Bound = Bound { per_byte: 64, more: (BINCODE_SMALL * WIDENING + 3 * (1 << 20)) as u64 };
 
     proptest! {
-        #![proptest_config(cases(256))]
+        #![proptest_config(cases(1000))]
 
         #[test]
         fn any_record_is_taken(
