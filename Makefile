@@ -27,7 +27,7 @@ FEATURES := --features kafka,failpoints
 WORKSPACE := --workspace $(if $(UI),--exclude $(UI)) $(FEATURES) $(CARGO_FLAGS)
 KAFKA_DIR := $(or $(MILLSTREAM_KAFKA_DIR),$(or $(TMPDIR),/tmp)/millstream-kafka-$(shell id -u))
 
-.PHONY: help setup setup-lint setup-deny env demo kafka-up kafka-down test unit bench bench-compile soak lint lint-fmt lint-clippy lint-deny doc audit
+.PHONY: help setup setup-lint setup-deny env demo kafka-up kafka-down test unit bench bench-compile soak fuzz lint lint-fmt lint-clippy lint-deny doc audit
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -78,6 +78,9 @@ bench-compile: setup ## what pipelines cost in compile time (benches/compile)
 soak: setup ## crash tests at length: hundreds of kills, release build
 	$(CARGO) build --release $(WORKSPACE) --examples
 	MILLSTREAM_SOAK=1 $(CARGO) test --release $(WORKSPACE) --test main -- --nocapture soak
+
+fuzz: setup ## decoders at length: a hundred times as many damaged inputs
+	MILLSTREAM_SOAK=1 $(CARGO) test $(WORKSPACE) --lib any_
 
 lint: lint-fmt lint-clippy lint-deny ## format, clippy, bans, licences and sources of dependencies
 
