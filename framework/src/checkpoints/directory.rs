@@ -22,7 +22,7 @@ const LISTINGS_MAX: usize = 100;
 const MARKED_MAX: usize = 3;
 
 /// A job directory, to be read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Directory {
     place: String,
     checkpoints: PathBuf,
@@ -139,10 +139,12 @@ impl Directory {
         manifest: &Manifest,
     ) -> impl Iterator<Item = (FileRef, Result<Result<(), Damage>, Error>)> {
         let mut buffer = vec![0; BUFFER];
-        manifest.files().map(move |file| {
-            let found = self.judge(file, |path| compare(path, file, &mut buffer));
-            (file.clone(), found)
-        })
+        manifest.files().map(move |file| (file.clone(), self.check_file(file, &mut buffer)))
+    }
+
+    /// One step of it; the buffer is for what is read at a time.
+    pub(super) fn check_file(&self, file: &FileRef, buffer: &mut [u8]) -> Result<Result<(), Damage>, Error> {
+        self.judge(file, |path| compare(path, file, buffer))
     }
 
     /// The first file of a checkpoint that is not there or has another length. Costs a look-up for each.

@@ -54,7 +54,8 @@
 //! 3. Fence: no earlier producer can decide any more, and what they left open is settled.
 //! 4. Read R, only now [M8]. If this process has claimed and R is another instance's, it is superseded [C4].
 //! 5. [`recover`] decides. [`Store::verify`] what it says to restore, before anything else is done; if it is damaged,
-//!    [`Facts::note_damage`] and ask again. Refusals are final and touch nothing.
+//!    [`Facts::note_damage`] and ask again. Refusals are final and touch nothing. What that is likely to be is known
+//!    since step 2, so it is read while the others are asked.
 //! 6. Claim, unless this process has. Only a known decision counts; else it yields [C8, C10]. Before it no record flows
 //!    [C5], nothing is cleared away [C7], and no refusal comes after it [C6].
 //! 7. Finish the committables of the restored M(n), fsync [H1]. Then [`clean_after_restore`] on the listing of step 2,
@@ -77,6 +78,7 @@ mod protocol;
 mod record;
 mod recover;
 mod store;
+mod verify;
 
 pub(crate) use collect::{clean_after_restore, collect};
 pub(crate) use directory::Directory;
@@ -88,4 +90,5 @@ pub(crate) use outlook::{Outlook, outlook};
 pub(crate) use protocol::{Command, Coordinator, Event, Participant, Participants, Settings, Start};
 pub(crate) use record::{Record, hint, newest_decided, refuse_gone};
 pub(crate) use recover::{Decision, Facts, Restore, Shown, recover};
-pub(crate) use store::Store;
+pub(crate) use store::{Removal, Store};
+pub(crate) use verify::Verification;

@@ -40,7 +40,7 @@
 //! marked as decided).
 
 use crate::checkpoints::listing::{FileName, Listed, Listing};
-use crate::checkpoints::manifest::DecisionMode;
+use crate::checkpoints::manifest::{DecisionMode, Manifest};
 use crate::checkpoints::record::{self, Record};
 use crate::operator::{Digest, LogId, Visible};
 use crate::{Attempt, Epoch, Error};
@@ -58,6 +58,17 @@ pub(crate) enum Restore {
     None,
     /// This one.
     Id(Epoch),
+}
+
+impl Restore {
+    /// The checkpoint that this is likely to be, as far as a listing tells; what others know can make it another one.
+    pub(crate) fn likely(self, listing: &Listing) -> Option<(&Manifest, &Digest)> {
+        match self {
+            Self::Latest => listing.intact().last(),
+            Self::Id(id) => listing.intact().rfind(|(manifest, _)| manifest.epoch == id),
+            Self::None => None,
+        }
+    }
 }
 
 impl fmt::Display for Restore {

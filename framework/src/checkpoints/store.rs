@@ -16,14 +16,16 @@ use crate::checkpoints::collect::Plan;
 use crate::checkpoints::directory::{CHECKPOINTS, Directory, names};
 use crate::checkpoints::hold::Hold;
 use crate::checkpoints::listing::{FileName, Listing, STATE};
-use crate::checkpoints::manifest::{Damage, Manifest};
+use crate::checkpoints::manifest::Manifest;
+use crate::checkpoints::verify::Verification;
 use crate::failpoint::failpoint;
 use crate::operator::Digest;
-use crate::{Attempt, Epoch, Error};
+use crate::{Attempt, Epoch, Error, spawn};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 const LIVE: &str = "live-";
 
@@ -135,19 +137,13 @@ impl Store {
         sync_dir(&self.checkpoints)
     }
 
-    /// Reads every file a checkpoint needs and compares it with what the manifest says. Takes as long as reading them
-    /// does, and a fixed amount of memory.
+    /// Begins to read every file a checkpoint needs, and to compare it with what the manifest says. Takes as long as
+    /// reading them does, and a fixed amount of memory.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if it cannot be told, such as for want of rights: that is no damage, and
-    /// no reason to fall back.
-    pub(crate) fn verify(&self, manifest: &Manifest) -> Result<Result<(), Damage>, Error> {
-        for (_, found) in self.directory.check(manifest) {
-            if let Err(damage) = found? {
-                return Ok(Err(damage));
-            }
-        }
-        Ok(Ok(()))
+    /// When there is no thread left to give.
+    pub(crate) fn verify(&self, checkpoint: (&Manifest, &Digest)) -> Result<Verification, Error> {
+        Verification::begin(&self.directory, checkpoint)
     }
 
     /// Protocol step 6: notes that a checkpoint was decided and finished, so that a directory that was put back later
@@ -173,19 +169,42 @@ impl Store {
         plan.files.iter().try_for_each(|name| remove(&self.checkpoints.join(name)))
     }
 
-    /// Removes the working files of all attempts but one: they are over, for this process holds the lock and has joined
-    /// the threads of its own earlier attempts.
+    /// Begins to remove the working files of all attempts but one: they are over, for this process holds the lock and
+    /// has joined the threads of its own earlier attempts. As large as they can be, that takes a while, in which others
+    /// need not wait. What cannot be removed is left for the next start, with a warning.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io).
-    pub(crate) fn remove_live_except(&self, attempt: Attempt) -> Result<(), Error> {
-        for name in names(&self.data_dir)? {
-            let over = name.strip_prefix(LIVE).and_then(Attempt::parse).is_some_and(|other| other != attempt);
-            if over {
-                remove(&self.data_dir.join(&name))?;
-            }
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the directory cannot be listed.
+    pub(crate) fn remove_live_except(&self, attempt: Attempt) -> Result<Removal, Error> {
+        let is_over = |name: &String| name.strip_prefix(LIVE).and_then(Attempt::parse).is_some_and(|a| a != attempt);
+        let over: Vec<_> = names(&self.data_dir)?.into_iter().filter(is_over).collect();
+        Removal::begin(over.into_iter().map(|name| self.data_dir.join(name)).collect())
+    }
+}
+
+/// Directories that are being removed, which is waited for when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Removal(Option<JoinHandle<()>>);
+
+impl Removal {
+    fn begin(paths: Vec<PathBuf>) -> Result<Self, Error> {
+        if paths.is_empty() {
+            return Ok(Self(None));
         }
-        Ok(())
+        let thread = spawn::thread("millstream-clear", move || {
+            for path in paths {
+                if let Err(error) = remove(&path) {
+                    tracing::warn!(%error, "the working files of an earlier attempt are left");
+                }
+            }
+        });
+        thread.map(|thread| Self(Some(thread)))
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(|thread| drop(thread.join()));
     }
 }
 
@@ -345,9 +364,10 @@ mod tests {
         let mut m = manifest(1, 1, None, &["state/a", "state/dir/b"]);
         m.states[0].deltas[0].file = write(&store, "state/a", &content);
         m.states[0].deltas[1].file = write(&store, "state/dir/b", b"");
-        assert_eq!(store.verify(&m).unwrap(), Ok(()));
+        let verify = |m: &Manifest| store.verify((m, &m.encode().unwrap().1)).unwrap().end().unwrap();
+        assert_eq!(verify(&m), Ok(()));
         let check = |m: &Manifest, expect: &str| {
-            let found = store.verify(m).unwrap().unwrap_err().to_string();
+            let found = verify(m).unwrap_err().to_string();
             assert!(found.contains(expect), "{found}");
         };
         for at in [0, BUFFER, content.len() - 1] {
@@ -389,7 +409,7 @@ mod tests {
             fs::create_dir_all(store.live(attempt(by)).join("0")).unwrap();
         }
         fs::create_dir(store.data_dir().join("live-show")).unwrap();
-        store.remove_live_except(attempt(2)).unwrap();
+        drop(store.remove_live_except(attempt(2)).unwrap());
         let mut left = names(store.data_dir()).unwrap();
         left.sort();
         assert_eq!(left, ["LOCK", "checkpoints", &format!("live-{}", attempt(2)), "live-show"]);

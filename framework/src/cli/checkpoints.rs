@@ -1,7 +1,7 @@
 //! `checkpoints list`, `show` and `verify`: what lies in the job directory, for people and for programs. Read only and
 //! without the lock, so also while the job runs; what it collects meanwhile is not missed.
 
-use crate::checkpoints::{Damage, Directory, Listed, Listing, Manifest, Outlook, outlook};
+use crate::checkpoints::{Damage, Directory, Listed, Listing, Manifest, Outlook, Verification, outlook};
 use crate::{Attempt, Epoch, Error, ErrorKind, Job};
 use bytesize::ByteSize;
 use serde_json::{Value, json};
@@ -86,7 +86,7 @@ fn list(
         let damage = match &listed.content {
             Err(damage) => Some(damage.clone()),
             Ok((manifest, _)) if !verify => directory.glance(manifest)?.err(),
-            Ok((manifest, _)) => first_damage(directory, manifest)?,
+            Ok((manifest, digest)) => Verification::begin(directory, (manifest, digest))?.end()?.err(),
         };
         // what the job has collected meanwhile is no damage; it was there when the listing was made
         if let Some(damage) = damage.filter(|_| !directory.is_gone(listed)) {
@@ -99,15 +99,6 @@ fn list(
         false => list_text(directory, listing, job, &damaged, &next),
     });
     Ok(())
-}
-
-fn first_damage(directory: &Directory, manifest: &Manifest) -> Result<Option<Damage>, Error> {
-    for (_, found) in directory.check(manifest) {
-        if let Err(damage) = found? {
-            return Ok(Some(damage));
-        }
-    }
-    Ok(None)
 }
 
 /// A checkpoint in numbers.

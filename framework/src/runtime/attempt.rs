@@ -9,8 +9,8 @@ use super::status::Phase;
 use super::wiring::{Common, Switchboard, reads_ahead, wire};
 use super::worker::{self, Shared};
 use crate::checkpoints::{
-    Command, Coordinator, Event, Head, Log, Manifest, Part, Participant, Restore, Settings, SplitSnapshot, Store,
-    collect,
+    Command, Coordinator, Event, Head, Log, Manifest, Part, Participant, Removal, Restore, Settings, SplitSnapshot,
+    Store, collect,
 };
 use crate::config::{self, Budget};
 use crate::failpoint::failpoint;
@@ -81,12 +81,7 @@ pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Erro
     let prepare = async {
         // who holds the sources' splits and who holds the sinks' log need not wait for each other
         let listing = store.list()?;
-        let likely = match order.restore {
-            Restore::Latest => listing.intact().last(),
-            Restore::Id(id) => listing.intact().rfind(|(manifest, _)| manifest.epoch == id),
-            Restore::None => None,
-        };
-        let likely = known_splits(&plan, likely.map(|(manifest, _)| manifest));
+        let likely = known_splits(&plan, order.restore.likely(&listing).map(|(manifest, _)| manifest));
         let listed = async { Ok(list_splits(&plan, &likely).await) };
         let (recovered, listed) =
             futures::try_join!(recovery::recover_job(session, &plan, attempt, order, listing), listed)?;
@@ -211,6 +206,7 @@ struct Running<'a> {
     newest: Option<Digest>,
     parent: Option<Digest>,
     uncleaned: Vec<(usize, Visible)>,
+    _removal: Removal,
     /// Answers to commands, which come before anything from outside.
     answers: VecDeque<Event>,
     /// Who waits for a checkpoint: for which one, once its barrier is sent.
@@ -270,6 +266,7 @@ impl<'a> Running<'a> {
             newest: recovered.digest,
             parent: None,
             uncleaned: recovered.uncleaned,
+            _removal: recovered.removal,
             answers: VecDeque::new(),
             asked: Vec::new(),
             suspect: None,

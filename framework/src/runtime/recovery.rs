@@ -3,7 +3,9 @@
 
 use super::attempt::{Order, Session};
 use super::ownership;
-use crate::checkpoints::{Decision, Facts, Listing, Log, Manifest, Shown, Start, Store, clean_after_restore, recover};
+use crate::checkpoints::{
+    Decision, Facts, Listing, Log, Manifest, Removal, Shown, Start, Store, Verification, clean_after_restore, recover,
+};
 use crate::failpoint::failpoint;
 use crate::key::KEY_GROUPS;
 use crate::operator::{Digest, SinkContext, Traffic, Visible};
@@ -28,6 +30,8 @@ pub(crate) struct Recovered {
     pub(crate) uncleaned: Vec<(usize, Visible)>,
     /// Where checkpoints are decided.
     pub(crate) log: Log,
+    /// What earlier attempts have left, on its way out.
+    pub(crate) removal: Removal,
 }
 
 fn sinks(plan: &Plan) -> impl Iterator<Item = (usize, &str, &dyn SinkNode)> {
@@ -104,6 +108,7 @@ pub(crate) async fn examine(
 ) -> Result<Examined, Error> {
     let store = &session.store;
     let decider = ownership::decider(plan)?;
+    let likely = order.restore.likely(&listing).map(|checkpoint| store.verify(checkpoint)).transpose()?;
     let mut facts = Facts::new(store.data_dir().display().to_string(), &listing, order.restore, order.allow_duplicates);
     facts = facts.with_heir(&listing, store.job());
     let mut shown = Vec::new();
@@ -127,7 +132,7 @@ pub(crate) async fn examine(
     }
     let log = log.map_or_else(|| Log::Directory(store.clone()), Log::Sinks);
     // 5. decide, and verify before anything is touched
-    let decision = decide(store, &listing, &mut facts)?;
+    let decision = decide(store, &listing, &mut facts, likely)?;
     let restored = match &decision {
         Decision::Restore { digest, .. } => listing.find(digest).map(|m| (Arc::new(m.clone()), digest.clone())),
         _ => None,
@@ -167,14 +172,20 @@ pub(crate) async fn settle(
     if !goes_back {
         clean(plan, store.job(), attempt, std::mem::take(&mut uncleaned)).await?;
     }
-    store.remove_live_except(attempt)?;
+    let removal = store.remove_live_except(attempt)?;
     failpoint("recovery-cleared");
     let digest = restored.map(|(_, digest)| digest);
-    Ok(Recovered { manifest, digest, first, start, operators, uncleaned, log })
+    Ok(Recovered { manifest, digest, first, start, operators, uncleaned, log, removal })
 }
 
-/// Asks the recovery table until what it says to restore is intact.
-fn decide(store: &Store, listing: &Listing, facts: &mut Facts) -> Result<Decision, Error> {
+/// Asks the recovery table until what it says to restore is intact. What is likely to be restored is being verified
+/// already.
+fn decide(
+    store: &Store,
+    listing: &Listing,
+    facts: &mut Facts,
+    mut likely: Option<Verification>,
+) -> Result<Decision, Error> {
     for (epoch, why) in facts.found.iter().filter_map(|f| f.damage.as_ref().map(|why| (f.epoch, why))) {
         tracing::warn!(checkpoint = epoch, why, "a checkpoint is damaged");
     }
@@ -186,7 +197,11 @@ fn decide(store: &Store, listing: &Listing, facts: &mut Facts) -> Result<Decisio
         };
         let manifest = listing.find(&digest);
         let manifest = manifest.ok_or_else(|| Error::refused(format!("checkpoint {epoch} has no manifest")))?;
-        let Err(damage) = store.verify(manifest)? else { return Ok(Decision::Restore { digest, epoch, announce }) };
+        let verification = match likely.take().filter(|likely| likely.is_of(&digest)) {
+            Some(likely) => likely,
+            None => store.verify((manifest, &digest))?,
+        };
+        let Err(damage) = verification.end()? else { return Ok(Decision::Restore { digest, epoch, announce }) };
         let why = damage.to_string();
         tracing::warn!(checkpoint = epoch, why, "a checkpoint is damaged");
         facts.note_damage(&digest, &why);
