@@ -147,8 +147,8 @@ fn put_long_length(into: &mut Vec<u8>, at: usize, length: usize) -> Result<(), E
     Ok(())
 }
 
-/// Reads the file of `delta` and shows each entry, key and row, in order. Every byte is verified before it is shown.
-/// Holds one piece in memory.
+/// Reads the file of `delta` and shows each entry in order: key, row, and where in the file the row begins. Every byte
+/// is verified before it is shown. Holds one piece in memory.
 ///
 /// # Errors
 /// A refusal that names the file if it is missing or damaged; an input error; what `each` returns.
@@ -156,19 +156,19 @@ pub(super) fn read(
     checkpoints: &Path,
     operator: &str,
     delta: &Delta,
-    mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Error>,
+    mut each: impl FnMut(&[u8], &[u8], u64) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let path = checkpoints.join(&delta.file.path);
     let mut reader = Reader::open(&path, delta.file.bytes)?;
     reader.header(operator, delta.epoch)?;
     let (mut piece, mut entries) = (Vec::new(), 0);
     while reader.piece(&mut piece)? {
-        let mut rest = &piece[..];
+        let (mut rest, end) = (&piece[..], delta.file.bytes - reader.left);
         while !rest.is_empty() {
             let (Some(key), Some(row)) = (take_field(&mut rest), take_field(&mut rest)) else {
                 return Err(damaged(&path, "an entry ends early"));
             };
-            each(key, row)?;
+            each(key, row, end - (rest.len() + row.len()) as u64)?;
             entries += 1;
         }
     }
@@ -325,7 +325,8 @@ mod tests {
         std::fs::write(dir.path().join("d"), bytes).unwrap();
         let file = FileRef { path: "d".into(), bytes: bytes.len() as u64, checksum: String::new() };
         let mut all = Vec::new();
-        read(dir.path(), "count", &Delta { epoch: 7, file, entries }, |k, r| {
+        read(dir.path(), "count", &Delta { epoch: 7, file, entries }, |k, r, at| {
+            assert_eq!(bytes[at as usize..][..r.len()], *r);
             all.push((k.to_vec(), r.to_vec()));
             Ok(())
         })?;

@@ -3,9 +3,9 @@
 //!
 //! Memory of a process: the budget (see `rocks.rs`), a piece buffer of 256 KiB per subtask with a delta open (two while
 //! a barrier is copied), 16 MiB of pieces under way and as many at most in the pool, the chunk of one fold, 32 MiB with
-//! what sorting takes, and per subtask up to 0.3 MiB of restored deltas (`Limits::keep_bytes`). A restore takes one
-//! chunk, too, before folds begin. Measured: 440 MB of rows in four subtasks, a budget of 32 MiB: peak RSS 155 MiB,
-//! restores and rescales included.
+//! what sorting takes, and per subtask up to 128 KiB for restored deltas (`Limits::keep_bytes`; what is more is in the
+//! budget). A restore takes one chunk, too, before folds begin, if it has no room for the index. Measured: 440 MB of
+//! rows in four subtasks, a budget of 32 MiB: peak RSS 155 MiB, restores and rescales included.
 
 use super::backend::{CHECKPOINTS, Keys, OpenSpec};
 use super::delta::Piece;

@@ -83,7 +83,7 @@ fn apply(store: &Store, rocks: &Rocks, deltas: &[Delta]) -> Result<bool, Error> 
         if shared.is_stopped() {
             return Ok(false);
         }
-        delta::read(&shared.checkpoints, &store.operator, delta, |key, row| sorter.push(key, row, &[]))?;
+        delta::read(&shared.checkpoints, &store.operator, delta, |key, row, _| sorter.push(key, row, &[]))?;
     }
     sorter.flush()?;
     Ok(!shared.is_stopped())

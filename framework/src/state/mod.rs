@@ -71,6 +71,8 @@ mod fuzz_test;
 mod handle;
 #[cfg(feature = "rocksdb")]
 mod held;
+#[cfg(feature = "rocksdb")]
+mod indexed;
 pub(crate) mod items;
 pub(crate) mod keyed;
 mod list;

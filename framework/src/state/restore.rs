@@ -2,8 +2,8 @@
 //! decided before; here a missing or damaged file that is met is a refusal, too.
 //!
 //! 1. There is nothing: nothing is done, instances are made when something comes.
-//! 2. One snapshot of the same key groups: the base is linked, the deltas are loaded into `spill`, the chain goes on.
-//!    Costs the deltas.
+//! 2. One snapshot of the same key groups: the base is linked, the deltas are read, so that `spill` knows where each
+//!    row is, and the chain goes on. Costs reading the deltas. Where there is no room to know that, `spill` loads them.
 //! 3. Other key groups: rows of the own groups are copied out of each base into a new one, then the deltas are applied.
 //!    Costs the state.
 //!
@@ -16,9 +16,9 @@
 use super::backend::OpenSpec;
 use super::base;
 use super::delta::{self, damaged};
+use super::indexed::Indexed;
 use super::rocks::{Rocks, failed};
 use super::snapshot::StateSnapshot;
-use super::sorted::Sorted;
 use super::sorter::{Gone, Run, Sorter};
 use super::spill::{self, Spill};
 use super::store::{Chain, Scratch, Shared, Store, lock};
@@ -109,38 +109,39 @@ fn link(store: &Store, snapshot: &StateSnapshot) -> Result<(), Error> {
         store.folded.store(base.epoch, SeqCst);
     }
     if let Some(last) = snapshot.deltas.last() {
-        let bytes: u64 = snapshot.deltas.iter().map(|d| d.file.bytes).sum();
-        if bytes <= shared.limits.keep_bytes {
-            let mut rows = Sorted::default();
-            read_deltas(store, snapshot, |key, head, row| {
-                rows.push(key, head, row);
-                Ok(())
-            })?;
-            rows.sort();
-            store.spill.keep(last.epoch, rows);
-        } else {
-            store.spill.load(last.epoch, |tuning, rocks| {
+        match index(store, snapshot)? {
+            Some(rows) => store.spill.keep(last.epoch, rows),
+            None => store.spill.load(last.epoch, |tuning, rocks| {
                 let mut sorter = Sorter::new(tuning, rocks, Gone::Keep, chunk_bytes(shared));
-                read_deltas(store, snapshot, |key, head, row| sorter.push(key, head, row))?;
+                for delta in &snapshot.deltas {
+                    let head = spill::head(delta.epoch);
+                    let push = |key: &_, row: &_, _| sorter.push(key, &head, row);
+                    delta::read(&shared.checkpoints, &store.operator, delta, push)?;
+                }
                 sorter.flush()
-            })?;
+            })?,
         }
     }
     *lock(&store.chain) = Chain { base: snapshot.base.clone(), deltas: snapshot.deltas.clone() };
     Ok(())
 }
 
-/// Shows key, head of the value and row of each entry, oldest delta first.
-fn read_deltas(
-    store: &Store,
-    snapshot: &StateSnapshot,
-    mut each: impl FnMut(&[u8], &[u8], &[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
+/// Where the rows of the deltas are; none if there is no room to know that.
+fn index(store: &Store, snapshot: &StateSnapshot) -> Result<Option<Indexed>, Error> {
+    let Shared { checkpoints, tuning, limits, .. } = &*store.shared;
+    let (mut rows, mut fits) = (Indexed::new(&tuning.held, limits.keep_bytes), true);
     for delta in &snapshot.deltas {
-        let head = spill::head(delta.epoch);
-        delta::read(&store.shared.checkpoints, &store.operator, delta, |key, row| each(key, &head, row))?;
+        rows.begin(checkpoints.join(&delta.file.path));
+        delta::read(checkpoints, &store.operator, delta, |key, row, at| {
+            fits = fits && rows.push(key, delta.epoch, row, at);
+            Ok(())
+        })?;
+        if !fits {
+            return Ok(None);
+        }
     }
-    Ok(())
+    rows.finish();
+    Ok(Some(rows))
 }
 
 fn rewrite(store: &Store, snapshots: &[&StateSnapshot], spec: &OpenSpec) -> Result<(), Error> {
@@ -151,7 +152,7 @@ fn rewrite(store: &Store, snapshots: &[&StateSnapshot], spec: &OpenSpec) -> Resu
         let mut sorter = Sorter::new(&shared.tuning, &rocks, Gone::Delete, chunk_bytes(shared));
         for delta in &snapshot.deltas {
             let path = shared.checkpoints.join(&delta.file.path);
-            delta::read(&shared.checkpoints, &store.operator, delta, |key, row| match place(key, &store.groups) {
+            delta::read(&shared.checkpoints, &store.operator, delta, |key, row, _| match place(key, &store.groups) {
                 Some(Place::Inside) => sorter.push(key, row, &[]),
                 Some(_) => Ok(()),
                 None => Err(damaged(&path, "it has a key without a key group")),

@@ -54,6 +54,11 @@ impl Share {
         taken
     }
 
+    /// The same, but leaves half of all there is to others.
+    pub(super) fn take_of_half(&mut self, bytes: usize) -> bool {
+        self.room.left.load(Relaxed) >= signed(bytes + self.room.all / 2) && self.take(bytes)
+    }
+
     /// Takes so many bytes that have been used already: others will have to wait for them.
     pub(super) fn take_anyway(&mut self, bytes: usize) {
         self.room.left.fetch_sub(signed(bytes), Relaxed);

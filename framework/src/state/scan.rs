@@ -4,8 +4,8 @@
 
 use super::filter;
 use super::held::{Held, Ordered};
+use super::indexed::{self, Indexed};
 use super::rocks::{Rocks, failed};
-use super::sorted::Sorted;
 use super::spill::split_value;
 use crate::{Epoch, Error};
 use rocksdb::DBRawIterator;
@@ -15,7 +15,7 @@ use std::path::Path;
 pub(super) enum Run<'a> {
     Disk(DBRawIterator<'a>, &'a Path),
     Held(Ordered<'a>),
-    Few(&'a Sorted, usize),
+    Restored(indexed::Ordered<'a>),
 }
 
 impl<'a> Run<'a> {
@@ -31,16 +31,16 @@ impl<'a> Run<'a> {
         Self::Held(rows.from(from, filter::hash))
     }
 
-    /// Of sorted rows.
-    pub(super) fn of_few(rows: &'a Sorted, from: &[u8]) -> Self {
-        Self::Few(rows, rows.first_from(from))
+    /// Of restored rows.
+    pub(super) fn of_restored(rows: &'a Indexed, from: &[u8]) -> Self {
+        Self::Restored(rows.from(from))
     }
 
     fn item(&self) -> Option<(&[u8], &[u8])> {
         match self {
             Self::Disk(rows, _) => rows.item(),
             Self::Held(rows) => rows.item(),
-            Self::Few(rows, at) => rows.at(*at),
+            Self::Restored(rows) => rows.item(),
         }
     }
 
@@ -48,14 +48,15 @@ impl<'a> Run<'a> {
         match self {
             Self::Disk(rows, _) => rows.next(),
             Self::Held(rows) => rows.advance(),
-            Self::Few(_, at) => *at += 1,
+            Self::Restored(rows) => rows.advance(),
         }
     }
 
     fn check(&self) -> Result<(), Error> {
         match self {
             Self::Disk(rows, path) => rows.status().map_err(|e| failed(e, "read", path)),
-            Self::Held(_) | Self::Few(..) => Ok(()),
+            Self::Restored(rows) => rows.check(),
+            Self::Held(_) => Ok(()),
         }
     }
 }

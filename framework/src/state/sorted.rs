@@ -1,5 +1,5 @@
 //! Entries in one buffer, to be sorted by key with the newest of each key first. In memory only; `sorter.rs` brings
-//! them into RocksDB, `spill.rs` keeps a few of them as they are.
+//! them into RocksDB, `indexed.rs` keeps what a restore has read of deltas.
 
 use std::cmp::Ordering;
 

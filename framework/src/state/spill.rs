@@ -4,9 +4,9 @@
 //! A generation is made when the first row comes and removed when a fold has caught up with its newest row: so nothing
 //! is ever deleted from it, base checkpoints hold none of it, and an operator whose rows fit the table has none. Its
 //! rows stay in memory as long as there is room (`held.rs`); those that come then go to an instance of RocksDB of its
-//! own, removed directory and all, before which a filter stands (`filter.rs`). What a restore loads from deltas is a
-//! generation, too. A value is `[epoch u64 BE][row]`, the epoch being the one that last changed the row; no row bytes
-//! say that the row is gone. Nothing in here survives the attempt.
+//! own, removed directory and all, before which a filter stands (`filter.rs`). What a restore finds in deltas is a
+//! generation, too (`indexed.rs`). A value is `[epoch u64 BE][row]`, the epoch being the one that last changed the row;
+//! no row bytes say that the row is gone. Nothing in here survives the attempt.
 //!
 //! # Why reads need no lock against folds
 //!
@@ -35,9 +35,9 @@
 use super::backend::Keys;
 use super::filter::{self, Filter};
 use super::held::Held;
+use super::indexed::Indexed;
 use super::rocks::{Rocks, Tuning};
 use super::scan::{self, Run};
-use super::sorted::Sorted;
 use super::store::lock;
 use crate::{Epoch, Error};
 use rocksdb::WriteBatch;
@@ -75,10 +75,10 @@ struct Generation {
 enum Rows {
     /// Evicted ones.
     Written(Written),
-    /// What a restore has loaded. Nothing is added to it.
+    /// What a restore has found in deltas. Nothing is added to it.
+    Restored(Indexed),
+    /// The same if there was no room to know where all of it is.
     Loaded(Rocks),
-    /// The same if it is little, for an instance takes some fsyncs to make.
-    Few(Sorted),
 }
 
 /// Evicted rows. Of a row that is in both places the newer one is in memory.
@@ -123,10 +123,7 @@ impl Generation {
     ) -> Result<(), Error> {
         let Written { held, disk } = match &mut self.rows {
             Rows::Loaded(rocks) => return rocks.get_many(keys, &mut wanted.to_vec(), hit),
-            Rows::Few(rows) => {
-                let mut found = wanted.iter().filter_map(|index| Some((*index, rows.get(keys.get(*index))?)));
-                return found.try_for_each(|(index, value)| hit(index, value).map(drop));
-            }
+            Rows::Restored(rows) => return rows.get_many(keys, wanted, hit),
             Rows::Written(written) => written,
         };
         let mut asked = Vec::new();
@@ -206,9 +203,9 @@ impl Spill {
         Ok(())
     }
 
-    /// Makes a generation of a few restored rows, whose newest epoch is `newest`. They stay in memory.
-    pub(super) fn keep(&self, newest: Epoch, rows: Sorted) {
-        lock(&self.live).generations.push(Generation { rows: Rows::Few(rows), newest });
+    /// Makes a generation of restored rows, whose newest epoch is `newest`.
+    pub(super) fn keep(&self, newest: Epoch, rows: Indexed) {
+        lock(&self.live).generations.push(Generation { rows: Rows::Restored(rows), newest });
     }
 
     /// Makes a generation of what `fill` puts into an instance, whose newest epoch is `newest`.
@@ -262,7 +259,7 @@ impl Spill {
         for generation in dead {
             match generation.rows {
                 Rows::Loaded(rocks) | Rows::Written(Written { disk: Some(Disk { rocks, .. }), .. }) => rocks.destroy(),
-                Rows::Written(_) | Rows::Few(_) => {}
+                Rows::Written(_) | Rows::Restored(_) => {}
             }
         }
     }
@@ -327,7 +324,7 @@ impl Spill {
                     spilled.extend(disk.as_ref().map(|disk| Run::of_disk(&disk.rocks, from, to)));
                 }
                 Rows::Loaded(rocks) => spilled.push(Run::of_disk(rocks, from, to)),
-                Rows::Few(rows) => spilled.push(Run::of_few(rows, from)),
+                Rows::Restored(rows) => spilled.push(Run::of_restored(rows, from)),
             }
         }
         scan::merge(spilled, base(), (folded, to), each)

@@ -32,14 +32,15 @@ pub(super) struct Limits {
     /// A chain of so many decided deltas is folded. Each costs a restore a file to open and to verify, and the manifest
     /// a line; a fold costs some fsyncs however small it is, so folding more often would be dearer than the deltas.
     pub(super) deltas: usize,
-    /// So many bytes of decided deltas are folded, or half of the base's if that is more: what a restore loads takes a
-    /// second or so for 64 MiB, and a fold that rewrites much of a large base is to be paid for by enough deltas.
+    /// So many bytes of decided deltas are folded, or half of the base's if that is more: a restore reads them, and a
+    /// fold that rewrites much of a large base is to be paid for by enough deltas.
     pub(super) bytes: u64,
     /// Entries that a fold sorts at a time: its share of memory, and the size of the files it adds to base.
     pub(super) chunk_bytes: usize,
-    /// Restored deltas of up to so many bytes stay in memory until a fold has them: making an instance for them takes
-    /// some fsyncs, and many subtasks with little state are to start quickly.
-    pub(super) keep_bytes: u64,
+    /// What is known of restored deltas stays in memory until a fold has them, however little room there is, up to so
+    /// many bytes: making an instance for them takes some fsyncs, and many subtasks with little state are to start
+    /// quickly.
+    pub(super) keep_bytes: usize,
 }
 
 impl Limits {
