@@ -16,6 +16,12 @@ pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// How long ago that was. [`Instant::elapsed`] would ask another clock.
+#[must_use]
+pub fn since(then: Instant) -> Duration {
+    now().saturating_duration_since(then)
+}
+
 /// The time of day, for people, for file names, and for timers that go by it; for no decision of the protocol.
 #[allow(clippy::disallowed_methods, reason = "this is the seam")]
 #[must_use]

@@ -11,6 +11,7 @@ extern crate self as millstream_framework;
 pub mod clock;
 mod codec;
 mod data;
+mod disk;
 mod error;
 mod failpoint;
 #[cfg(test)]
@@ -19,7 +20,10 @@ mod fuzz;
 mod guard;
 pub mod key;
 mod message;
+mod mutant;
 pub mod operator;
+#[cfg(test)]
+mod random;
 mod record;
 mod secret;
 mod shape;
@@ -35,6 +39,8 @@ mod cli;
 mod config;
 mod job;
 mod runtime;
+#[cfg(test)]
+mod sim;
 pub mod testing;
 
 pub use config::RestartPolicy;

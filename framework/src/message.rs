@@ -14,11 +14,20 @@ pub type Epoch = u64;
 #[serde(transparent)]
 pub struct Attempt(uuid::Uuid);
 
+/// A number that nobody else draws.
+pub(crate) fn draw() -> uuid::Uuid {
+    #[cfg(test)]
+    if let Some(mount) = crate::disk::simulated::current() {
+        return uuid::Uuid::from_u64_pair(mount.draw(), mount.draw());
+    }
+    uuid::Uuid::new_v4()
+}
+
 impl Attempt {
     /// A new one.
     #[must_use]
     pub fn draw() -> Self {
-        Self(uuid::Uuid::new_v4())
+        Self(draw())
     }
 
     /// Reads what [`Display`](fmt::Display) wrote.

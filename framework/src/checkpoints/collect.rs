@@ -35,6 +35,10 @@ pub(crate) struct Plan {
 /// name it. If M(n) is not in the listing, nothing goes.
 pub(crate) fn collect(listing: &Listing, current: &Digest, keep: usize) -> Plan {
     let Some(newest) = listing.find(current) else { return Plan::default() };
+    #[cfg(test)]
+    if let Some(plan) = wrongly(listing, newest, current, keep) {
+        return plan;
+    }
     let kept = chain(listing, current, keep.max(1));
     let is_kept = |m: &Listed| m.epoch >= newest.epoch || m.content.as_ref().is_ok_and(|(_, d)| kept.contains(&d));
     let mut plan = plan(listing, is_kept, 0..newest.epoch);
@@ -44,6 +48,39 @@ pub(crate) fn collect(listing: &Listing, current: &Digest, keep: usize) -> Plan 
     let unnamed: BTreeSet<_> = listing.states.iter().filter(is_unnamed).map(|s| s.path.as_str()).collect();
     plan.files.retain(|path| !unnamed.contains(path.as_str()));
     plan
+}
+
+/// What a collector would take that got a rule wrong, for simulations.
+#[cfg(test)]
+fn wrongly(listing: &Listing, newest: &Manifest, current: &Digest, keep: usize) -> Option<Plan> {
+    use crate::mutant::broken;
+    let n = newest.epoch;
+    let mut by_number: Vec<_> = listing.intact().filter(|(m, _)| m.epoch <= n).collect();
+    by_number.sort_by_key(|(m, _)| m.epoch);
+    let by_number: Vec<_> = by_number.into_iter().rev().take(keep.max(1)).collect();
+    let kept_numbers: BTreeSet<_> = by_number.iter().map(|(m, _)| m.epoch).collect();
+    let kept = chain(listing, current, keep.max(1));
+    let in_chain = |m: &Listed| m.epoch >= n || m.content.as_ref().is_ok_and(|(_, d)| kept.contains(&d));
+    let mut all = plan(listing, in_chain, 0..n);
+    let files = |gone: &dyn Fn(&StateFile) -> bool| {
+        listing.states.iter().filter(|s| gone(s)).map(|s| s.path.clone()).collect::<Vec<_>>()
+    };
+    let named: BTreeSet<_> = listing.intact().flat_map(|(m, _)| paths(m).map(entry)).collect();
+    if broken("M12") {
+        all.files = files(&|s| s.epoch < n);
+    } else if broken("H10") {
+        all = plan(listing, |m| is(m, current), 0..Epoch::MAX);
+    } else if broken("H11") {
+        all.files = files(&|s| !named.contains(s.path.as_str()));
+    } else if broken("K1") {
+        let counts = |m: &Listed| by_number.iter().any(|(_, d)| is(m, d));
+        all = plan(listing, |m| m.epoch > n || counts(m), 0..n);
+    } else if broken("K2") {
+        all.files = files(&|s| s.epoch < n && !kept_numbers.contains(&s.epoch));
+    } else {
+        return None;
+    }
+    Some(all)
 }
 
 /// Whether a checkpoint that names these bases has no use for this one: the bases of an owner follow one another, so

@@ -4,9 +4,9 @@
 
 use crate::checkpoints::listing::{FileName, Listed, Listing, STATE};
 use crate::checkpoints::manifest::{Damage, Manifest};
+use crate::disk::{self, File};
 use crate::state::snapshot::FileRef;
 use crate::{Attempt, Epoch, Error, ErrorKind};
-use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Component, Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
@@ -53,7 +53,7 @@ impl Directory {
     pub(crate) fn owner(data_dir: &Path) -> Option<String> {
         let directory = Self::new(data_dir, "");
         let Names { manifests, .. } = directory.names().ok()?;
-        let read = |(epoch, attempt)| Manifest::decode(&fs::read(directory.manifest(epoch, attempt)).ok()?).ok();
+        let read = |(epoch, attempt)| Manifest::decode(&disk::read(&directory.manifest(epoch, attempt)).ok()?).ok();
         manifests.into_iter().find_map(read).map(|(manifest, _)| manifest.job)
     }
 
@@ -68,7 +68,7 @@ impl Directory {
     /// [`ErrorKind::Usage`] if there is no such directory; a refusal for manifests of another job or another version;
     /// [`ErrorKind::Io`]; [`ErrorKind::Busy`] if it does not stand still for long enough.
     pub(crate) fn list(&self) -> Result<Listing, Error> {
-        if !self.checkpoints.join(STATE).is_dir() {
+        if !disk::is_dir(&self.checkpoints.join(STATE)) {
             let text = format!(
                 "{} holds no checkpoints: either the job `{}` has not run yet, or it runs with another --data-dir",
                 self.place, self.job
@@ -89,7 +89,7 @@ impl Directory {
 
     /// Whether a manifest that was listed is no longer there.
     pub(crate) fn is_gone(&self, listed: &Listed) -> bool {
-        !self.manifest(listed.epoch, listed.attempt).exists()
+        !disk::try_exists(&self.manifest(listed.epoch, listed.attempt)).unwrap_or(false)
     }
 
     fn manifest(&self, epoch: Epoch, attempt: Attempt) -> PathBuf {
@@ -116,7 +116,7 @@ impl Directory {
         let jobs: Vec<_> = [Some(&*self.job), self.heir.as_deref()].into_iter().flatten().collect();
         for (epoch, attempt) in manifests {
             let path = self.manifest(epoch, attempt);
-            let found = match fs::read(&path) {
+            let found = match disk::read(&path) {
                 Ok(bytes) => Listed::judge((epoch, attempt), &bytes, &jobs, &self.place)?,
                 Err(error) if is_damage(&error) => {
                     Listed { epoch, attempt, content: Err(Damage::Unreadable(error.to_string())) }
@@ -182,9 +182,7 @@ impl Directory {
 
 /// The names in a directory. One that is not UTF-8 is none of ours.
 pub(super) fn names(directory: &Path) -> Result<Vec<String>, Error> {
-    let entries = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-    let entries = entries.map_err(|e| Error::io(e, "list", directory))?;
-    Ok(entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+    disk::names(directory).map_err(|e| Error::io(e, "list", directory))
 }
 
 /// Whether a path of a manifest stays where it belongs.
@@ -213,7 +211,7 @@ fn compare(path: &Path, expect: &FileRef, buffer: &mut [u8]) -> io::Result<Optio
 }
 
 fn compare_length(file: &File, expect: &FileRef) -> io::Result<Option<String>> {
-    let bytes = file.metadata()?.len();
+    let bytes = file.len()?;
     Ok((bytes != expect.bytes).then(|| format!("has {bytes} bytes and should have {}", expect.bytes)))
 }
 

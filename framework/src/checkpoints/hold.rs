@@ -4,10 +4,10 @@
 use crate::checkpoints::directory::{CHECKPOINTS, names};
 use crate::checkpoints::listing::{FileName, STATE};
 use crate::checkpoints::store::{create_durably, remove, sync_dir, write_durably};
+use crate::disk::{self, Lock};
 use crate::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 pub(super) const LOCK: &str = "LOCK";
@@ -17,8 +17,7 @@ const RENAMED: &str = "RENAMED";
 #[derive(Debug)]
 pub(crate) struct Hold {
     data_dir: PathBuf,
-    /// The descriptor is O_CLOEXEC, so a child of the process does not inherit it.
-    lock: File,
+    _lock: Lock,
 }
 
 /// What stands in the mark.
@@ -28,13 +27,6 @@ pub(crate) struct Renamed {
     pub(crate) to: String,
 }
 
-impl Drop for Hold {
-    /// Closing the file alone would leave the lock to a child that was forked and has not come to its `exec` yet.
-    fn drop(&mut self) {
-        let _ = self.lock.unlock();
-    }
-}
-
 impl Hold {
     /// Makes the directory if it is missing, and takes the lock. The job is for the error.
     ///
@@ -42,7 +34,7 @@ impl Hold {
     /// [`ErrorKind::Busy`] if another process holds the lock, [`ErrorKind::Io`] if the directory cannot be used.
     pub(crate) fn take(data_dir: &Path, job: &str) -> Result<Self, Error> {
         create_durably(data_dir)?;
-        Ok(Self { data_dir: data_dir.to_owned(), lock: lock(&data_dir.join(LOCK), job)? })
+        Ok(Self { data_dir: data_dir.to_owned(), _lock: lock(&data_dir.join(LOCK), job)? })
     }
 
     /// Where it is.
@@ -57,7 +49,7 @@ impl Hold {
     pub(crate) fn has_manifests(data_dir: &Path) -> Result<bool, Error> {
         let checkpoints = data_dir.join(CHECKPOINTS);
         let is_manifest = |name: &String| matches!(FileName::parse(name), Some(FileName::Manifest(..)));
-        Ok(checkpoints.is_dir() && names(&checkpoints)?.iter().any(is_manifest))
+        Ok(disk::is_dir(&checkpoints) && names(&checkpoints)?.iter().any(is_manifest))
     }
 
     /// Says that a job has another name, or is being given it: neither can be started here.
@@ -85,7 +77,7 @@ impl Hold {
     /// A refusal if this job has another name now, or is being given its own.
     pub(crate) fn refuse_renamed(&self, job: &str) -> Result<(), Error> {
         let path = self.data_dir.join(RENAMED);
-        let bytes = match fs::read(&path) {
+        let bytes = match disk::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             bytes => bytes.map_err(|e| Error::io(e, "read", &path))?,
         };
@@ -113,44 +105,33 @@ impl Hold {
         let [from, to] = [self, other].map(|hold| hold.data_dir.join(CHECKPOINTS));
         // made by a start that was refused; what is not empty stays, and is in the way
         for empty in [to.join(STATE), to.clone()] {
-            let _ = fs::remove_dir(empty);
+            let _ = disk::remove_dir(&empty);
         }
-        fs::rename(&from, &to).map_err(|e| Error::io(e, &format!("move {} to", from.display()), &to))?;
+        disk::rename(&from, &to).map_err(|e| Error::io(e, &format!("move {} to", from.display()), &to))?;
         sync_dir(&other.data_dir)?;
         sync_dir(&self.data_dir)
     }
 }
 
 /// Takes the lock and writes the pid of this process into it.
-fn lock(path: &Path, job: &str) -> Result<File, Error> {
-    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    let mut file = open.map_err(|e| Error::io(e, "open", path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(held(&mut file, path, job)),
-        Err(TryLockError::Error(error)) => return Err(Error::io(error, "lock", path)),
-    }
-    let pid = std::process::id().to_string();
-    file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).map_err(|e| Error::io(e, "write", path))?;
-    Ok(file)
-}
-
-fn held(file: &mut File, path: &Path, job: &str) -> Error {
-    let mut pid = String::new();
-    // Best effort: the holder may be about to write it. A pid is short; whatever else stands there is not shown whole.
-    let _ = file.rewind().and_then(|()| file.take(20).read_to_string(&mut pid));
-    let holder = match pid.trim().parse::<u32>() {
+fn lock(path: &Path, job: &str) -> Result<Lock, Error> {
+    let held = match Lock::take(path).map_err(|e| Error::io(e, "lock", path))? {
+        Ok(lock) => return Ok(lock),
+        Err(held) => held,
+    };
+    // a pid is short; whatever else stands there is not shown whole
+    let holder = match held.trim().parse::<u32>() {
         Ok(pid) => format!("process {pid}"),
         Err(_) => "another process".to_owned(),
     };
-    Error::new(
+    Err(Error::new(
         ErrorKind::Busy,
         format!(
             "{holder} holds {}: the job `{job}`, or another one in this directory, is running there. Wait until it has \
              ended or stop it; give each job a --data-dir of its own",
             path.display()
         ),
-    )
+    ))
 }
 
 #[cfg(test)]
@@ -158,6 +139,7 @@ mod tests {
     use super::*;
     use crate::fuzz::{TIGHT, any_bytes, bounded, cases, damaged};
     use proptest::prelude::*;
+    use std::fs;
 
     #[test]
     fn a_job_that_is_renamed_is_refused_under_both_names() {

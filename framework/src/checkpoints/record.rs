@@ -22,6 +22,7 @@
 use crate::checkpoints::listing::Listing;
 use crate::checkpoints::manifest::DecisionMode;
 use crate::checkpoints::recover::{self, Decision, Facts, Found, Restore};
+use crate::mutant::broken;
 use crate::operator::{LogId, Progress};
 use crate::{Epoch, Error};
 
@@ -84,7 +85,8 @@ pub(super) fn latest(facts: &Facts, record: &Record) -> Result<Decision, Error> 
     if let Some(shows) = facts.shown().filter(|shows| shows.epoch > r.epoch) {
         return Err(recover::refuse_newer_output(facts, r.epoch, shows));
     }
-    let Some(found) = facts.found.iter().find(|f| f.digest() == Some(&r.manifest)) else {
+    let is_it = |f: &&Found| f.digest() == Some(&r.manifest) || (broken("M6") && f.epoch == r.epoch);
+    let Some(found) = facts.found.iter().find(is_it) else {
         let damaged = facts.found.iter().find(|f| f.epoch == r.epoch && f.link.is_none());
         return Err(match damaged {
             Some(found) => recover::refuse_damaged(facts, found, found.damage.as_deref().unwrap_or_default()),
@@ -92,6 +94,9 @@ pub(super) fn latest(facts: &Facts, record: &Record) -> Result<Decision, Error> 
         });
     };
     if let Some(why) = &found.damage {
+        if broken("H14") {
+            return recover::fall_back(facts, found, why);
+        }
         return Err(recover::refuse_damaged(facts, found, why));
     }
     let shown = facts.shown_at(r.epoch);

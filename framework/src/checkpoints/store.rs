@@ -18,10 +18,10 @@ use crate::checkpoints::hold::Hold;
 use crate::checkpoints::listing::{FileName, Listing, STATE};
 use crate::checkpoints::manifest::Manifest;
 use crate::checkpoints::verify::Verification;
+use crate::disk::{self, File};
 use crate::failpoint::failpoint;
 use crate::operator::Digest;
 use crate::{Attempt, Epoch, Error, spawn};
-use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,6 +59,8 @@ impl Store {
     pub(crate) fn of(hold: Arc<Hold>, job: &str) -> Result<Self, Error> {
         let data_dir = hold.data_dir().to_owned();
         let checkpoints = data_dir.join(CHECKPOINTS);
+        // each by itself, for who made the first may not have come to its fsync
+        create_durably(&checkpoints)?;
         create_durably(&checkpoints.join(STATE))?;
         let directory = Directory::new(&data_dir, job);
         Ok(Self { data_dir, checkpoints, directory, job: job.to_owned(), _hold: hold })
@@ -119,11 +121,11 @@ impl Store {
         write_durably(&unfinished, &bytes)?;
         // `rename` would replace an older file without a word. That none appears in between is what the lock and the
         // attempt in the name are for.
-        if path.try_exists().map_err(|e| Error::io(e, "look for", &path))? {
+        if disk::try_exists(&path).map_err(|e| Error::io(e, "look for", &path))? {
             return Err(Error::io(io::ErrorKind::AlreadyExists.into(), "replace the manifest", &path));
         }
         failpoint("manifest-durable");
-        fs::rename(&unfinished, &path).map_err(|e| Error::io(e, "put the manifest in place at", &path))?;
+        disk::rename(&unfinished, &path).map_err(|e| Error::io(e, "put the manifest in place at", &path))?;
         failpoint("manifest-renamed");
         self.sync()?;
         Ok(digest)
@@ -191,14 +193,14 @@ impl Removal {
         if paths.is_empty() {
             return Ok(Self(None));
         }
-        let thread = spawn::thread("millstream-clear", move || {
+        let thread = spawn::aside("millstream-clear", move || {
             for path in paths {
                 if let Err(error) = remove(&path) {
                     tracing::warn!(%error, "the working files of an earlier attempt are left");
                 }
             }
         });
-        thread.map(|thread| Self(Some(thread)))
+        thread.map(Self)
     }
 }
 
@@ -211,13 +213,13 @@ impl Drop for Removal {
 /// Creates a directory with its parents, and makes each new name durable in the directory above it.
 pub(super) fn create_durably(path: &Path) -> Result<(), Error> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match fs::create_dir(path) {
+    match disk::create_dir(path) {
         Ok(()) => sync_dir(parent),
         // Who created it may not have come to the fsync: do not rely on it.
-        Err(_) if path.is_dir() => sync_parent_of_old(parent),
+        Err(_) if disk::is_dir(path) => sync_parent_of_old(parent),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             create_durably(parent)?;
-            fs::create_dir(path).map_err(|e| Error::io(e, "create the directory", path))?;
+            disk::create_dir(path).map_err(|e| Error::io(e, "create the directory", path))?;
             sync_dir(parent)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -230,14 +232,11 @@ pub(super) fn create_durably(path: &Path) -> Result<(), Error> {
 /// The directory was there before. Its parent may be one that this user may not open, `/` of a mount or a home: then it
 /// is not this program's, and neither was the directory made by it.
 fn sync_parent_of_old(parent: &Path) -> Result<(), Error> {
-    match File::open(parent) {
-        Ok(directory) => directory.sync_all().map_err(|e| Error::io(e, "make durable", parent)),
-        Err(_) => Ok(()),
-    }
+    disk::sync_dir_if_ours(parent).map_err(|e| Error::io(e, "make durable", parent))
 }
 
 pub(super) fn sync_dir(path: &Path) -> Result<(), Error> {
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(|e| Error::io(e, "make durable", path))
+    disk::sync_dir(path).map_err(|e| Error::io(e, "make durable", path))
 }
 
 pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
@@ -247,9 +246,9 @@ pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 }
 
 pub(super) fn remove(path: &Path) -> Result<(), Error> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
+    let removed = match disk::is_dir_itself(path) {
+        Ok(true) => disk::remove_dir_all(path),
+        Ok(false) => disk::remove_file(path),
         Err(error) => Err(error),
     };
     match removed {
@@ -266,6 +265,7 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
     use crate::state::snapshot::FileRef;
+    use std::fs;
 
     fn open(directory: &tempfile::TempDir) -> Store {
         Store::open(&directory.path().join("a/b"), "words").unwrap()

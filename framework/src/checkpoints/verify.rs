@@ -40,7 +40,7 @@ impl Verification {
         let mut verification = Self { of: of.clone(), work, threads: Vec::new() };
         for i in 0..threads {
             let work = verification.work.clone();
-            verification.threads.push(spawn::thread(format!("millstream-verify-{i}"), move || work.run())?);
+            verification.threads.extend(spawn::aside(format!("millstream-verify-{i}"), move || work.run())?);
         }
         Ok(verification)
     }

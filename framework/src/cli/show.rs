@@ -99,7 +99,7 @@ async fn watch(control: &Control, bar: Option<&ProgressBar>, mut signals: Signal
         if let Some(bar) = bar {
             bar.set_message(shown.line(&status));
             bar.tick();
-        } else if logged.elapsed() >= LOGGED {
+        } else if clock::since(logged) >= LOGGED {
             logged = clock::now();
             tracing::info!("{}", shown.line(&status));
         }
@@ -143,7 +143,7 @@ impl Shown {
     }
 
     fn line(&mut self, status: &JobStatus) -> String {
-        let seconds = self.at.elapsed().as_secs_f64().max(0.001);
+        let seconds = clock::since(self.at).as_secs_f64().max(0.001);
         if seconds >= 0.5 {
             self.rate_in = status.records_in.saturating_sub(self.records_in) as f64 / seconds;
             self.rate_out = status.records_out.saturating_sub(self.records_out) as f64 / seconds;

@@ -7,13 +7,14 @@ use super::ownership::{self, Right};
 use super::recovery::{self, Recovered};
 use super::status::Phase;
 use super::wiring::{Common, Switchboard, reads_ahead, wire};
-use super::worker::{self, Shared};
+use super::worker::{self, Shared, Worker};
 use crate::checkpoints::{
     Command, Coordinator, Event, Head, Log, Manifest, Part, Participant, Removal, Restore, Settings, SplitSnapshot,
     Store, collect,
 };
 use crate::config::{self, Budget};
 use crate::failpoint::failpoint;
+use crate::mutant::broken;
 use crate::operator::{Decided, Digest, Instance, Progress, Visible};
 use crate::state::backend::StateEnv;
 use crate::subtask::{self, Assignment, Report, Reports, Suspect};
@@ -23,7 +24,6 @@ use serde_json::Value;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -49,7 +49,7 @@ pub(crate) struct Session {
 impl Session {
     /// That of a process which holds the directory and has fenced nobody.
     pub(crate) fn new(job: Job, store: Store, control: Control) -> Self {
-        let (instance, right) = (Instance(uuid::Uuid::new_v4()), Cell::new(Right::None));
+        let (instance, right) = (Instance(crate::message::draw()), Cell::new(Right::None));
         Self { job, store: Arc::new(store), instance, right, control }
     }
 
@@ -93,6 +93,7 @@ pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Erro
         Ok::<_, Error>((recovered, splits))
     };
     let (recovered, splits) = tokio::select! {
+        biased;
         prepared = prepare => prepared?,
         error = session.control.aborted() => return Err(error),
         () = stopped_for(&session.control, GRACE) => {
@@ -101,13 +102,14 @@ pub(crate) async fn run(session: &Session, order: &mut Order) -> Result<(), Erro
         }
     };
     let budget = job.settings.budget(plan.graph.nodes.iter().any(|node| reads_ahead(&node.kind)));
-    let state = StateEnv::start(store.data_dir(), attempt, budget.storage)?;
+    let is_keyed = plan.graph.nodes.iter().any(|node| matches!(node.kind, Kind::Process(_)));
+    let state = is_keyed.then(|| StateEnv::start(store.data_dir(), attempt, budget.storage)).transpose()?;
     let done = match Running::start(session, plan, attempt, recovered, splits, (state.clone(), budget), suspect) {
         Ok(running) => running.run(order).await,
         Err(error) => Err(error),
     };
-    state.shut_down();
-    if done.is_ok() {
+    state.iter().for_each(|state| state.shut_down());
+    if state.is_some() && done.is_ok() {
         // nothing points to it any more; after a failure it may help to find out why, until the next start
         let live = store.live(attempt);
         if let Err(error) = std::fs::remove_dir_all(&live) {
@@ -193,7 +195,7 @@ struct Running<'a> {
     board: Switchboard,
     reports: mpsc::UnboundedReceiver<Report>,
     gone: watch::Sender<bool>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<Worker>,
     coordinator: Coordinator,
     log: Log,
     /// When to look next whose the job is.
@@ -205,6 +207,8 @@ struct Running<'a> {
     /// The manifest of the checkpoint under way, then of the newest.
     newest: Option<Digest>,
     parent: Option<Digest>,
+    /// Only where a rule is broken on purpose: it is still to be written.
+    late: Option<Manifest>,
     uncleaned: Vec<(usize, Visible)>,
     _removal: Removal,
     /// Answers to commands, which come before anything from outside.
@@ -223,7 +227,7 @@ impl<'a> Running<'a> {
         attempt: Attempt,
         recovered: Recovered,
         splits: BTreeMap<usize, Vec<Vec<Assignment>>>,
-        (state, budget): (Arc<StateEnv>, Budget),
+        (state, budget): (Option<Arc<StateEnv>>, Budget),
         suspect: Option<Arc<Suspect>>,
     ) -> Result<Self, Error> {
         let (to, reports) = mpsc::unbounded_channel();
@@ -239,7 +243,7 @@ impl<'a> Running<'a> {
         let shared = Arc::new(Shared {
             plan,
             common,
-            state: Some(state),
+            state,
             operators: recovered.operators,
             restored: recovered.manifest.as_ref().map(|m| m.epoch),
             items: recovered.manifest.as_ref().map(|m| m.items.clone()).unwrap_or_default(),
@@ -265,6 +269,7 @@ impl<'a> Running<'a> {
             parts: Vec::new(),
             newest: recovered.digest,
             parent: None,
+            late: None,
             uncleaned: recovered.uncleaned,
             _removal: recovered.removal,
             answers: VecDeque::new(),
@@ -292,7 +297,7 @@ impl<'a> Running<'a> {
                 None => self.next(&mut stop_seen).await,
             };
             let Some(event) = event else { continue };
-            for command in self.coordinator.step(self.start.elapsed(), event) {
+            for command in self.coordinator.step(clock::since(self.start), event) {
                 if let Err(error) = self.obey(command).await {
                     self.over.get_or_insert(Err(error));
                 }
@@ -308,7 +313,7 @@ impl<'a> Running<'a> {
             let failed = Error::new(ErrorKind::Failed, text).because(error.clone());
             self.asked.drain(..).for_each(|(_, asked)| drop(asked.send(Err(failed.clone()))));
         }
-        self.leave(over.is_ok());
+        self.leave(over.is_ok()).await;
         self.meters.publish();
         over
     }
@@ -322,16 +327,14 @@ impl<'a> Running<'a> {
     }
 
     /// Ends the workers, in good order or at once, and joins them.
-    fn leave(&mut self, in_order: bool) {
+    async fn leave(&mut self, in_order: bool) {
         if in_order {
             self.board.all(&subtask::Command::End);
         } else {
             let _ = self.gone.send(true);
         }
         for worker in self.workers.drain(..) {
-            if worker.join().is_err() {
-                tracing::error!("a worker has panicked");
-            }
+            worker.join().await;
         }
     }
 
@@ -471,8 +474,12 @@ impl<'a> Running<'a> {
             operators: self.shared.operators.clone(),
         };
         let manifest = Manifest::assemble(head, self.parts.drain(..))?;
-        let digest = self.session.store.put_manifest(&manifest)?;
+        let digest = if broken("M3") { manifest.encode()?.1 } else { self.session.store.put_manifest(&manifest)? };
+        if broken("M9") {
+            self.session.store.collect(&collect(&self.session.store.list()?, &digest, 1))?;
+        }
         self.meters.written(&manifest);
+        self.late = broken("M3").then_some(manifest);
         self.parent = self.newest.replace(digest);
         self.answers.push_back(Event::Written { epoch });
         Ok(())
@@ -485,6 +492,9 @@ impl<'a> Running<'a> {
         let progress = self.session.record(common.attempt, epoch, (manifest, self.parent.clone()));
         match self.log.commit(&progress).await {
             Decided::Committed => {
+                if let Some(manifest) = self.late.take() {
+                    self.session.store.put_manifest(&manifest)?;
+                }
                 failpoint("checkpoint-decided");
                 self.session.right.set(Right::Claimed);
                 self.watch = clock::now() + WATCH;

@@ -241,7 +241,7 @@ impl Control {
     /// A checkpoint is decided.
     pub(crate) fn decided(&self, epoch: Epoch) -> CheckpointStatus {
         let mut state = lock(&self.0.state);
-        let took = state.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        let took = state.since.take().map_or(Duration::ZERO, clock::since);
         let longest = |of: fn(&Counters) -> &AtomicU64| {
             let all = state.operators.iter().flat_map(|operator| &operator.counters);
             Duration::from_nanos(all.map(|c| of(c).swap(0, Ordering::Relaxed)).max().unwrap_or(0))

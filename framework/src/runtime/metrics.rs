@@ -251,7 +251,7 @@ impl Meters {
 
     /// All that subtasks count.
     pub(crate) fn publish(&mut self) {
-        let between = self.published.elapsed();
+        let between = clock::since(self.published);
         self.published = clock::now();
         self.series.iter_mut().for_each(Series::publish);
         let mut busy = vec![Duration::ZERO; self.workers.len()];
@@ -266,7 +266,7 @@ impl Meters {
 
     /// A step of a checkpoint ends, and the next one begins. How long it took.
     fn next_step(&mut self, metric: &Metric) -> Duration {
-        let took = self.step.elapsed();
+        let took = clock::since(self.step);
         metric.record(&[&self.job], took);
         self.step = clock::now();
         took

@@ -45,3 +45,5 @@ pub(crate) use reset::{To, Wanted};
 pub(crate) use solo::Solo;
 pub use status::{CheckpointStatus, JobStatus, OperatorStatus, Phase, Role};
 pub(crate) use supervise::launch;
+#[cfg(test)]
+pub(crate) use supervise::live;

@@ -10,6 +10,7 @@ use super::attempt::{Order, Session};
 use crate::checkpoints::{Decision, Facts, Log, Manifest, Record, hint, refuse_gone};
 use crate::config::Settings;
 use crate::failpoint::failpoint;
+use crate::mutant::broken;
 use crate::operator::{Decided, Decider, DecisionLog, Digest, LogContext, Progress};
 use crate::topology::{Kind, Plan};
 use crate::{Attempt, Error, ErrorKind};
@@ -85,7 +86,9 @@ pub(crate) async fn look(
     // 0. or 1. whose is it? Without harm to anybody
     let newest = log.look().await?;
     if session.right.get() == Right::Claimed {
-        superseded(session, newest.as_ref())?;
+        if !broken("C2") {
+            superseded(session, newest.as_ref())?;
+        }
     } else {
         facts.record = Some(Record { id, newest });
         hint(facts).map_or(Ok(()), Err)?;
@@ -100,20 +103,33 @@ pub(crate) async fn look(
 /// # Errors
 /// [`Superseded`](ErrorKind::Superseded), and those of the log.
 pub(crate) async fn fence(session: &Session, log: &dyn DecisionLog, facts: &mut Facts) -> Result<(), Error> {
+    let early = if broken("M8") { Some(log.read().await?) } else { None };
     log.fence().await?;
     if session.right.get() == Right::None {
         session.right.set(Right::Fenced);
     }
     failpoint("recovery-fenced");
     tracing::debug!("fenced all others");
-    let newest = log.read().await?;
+    match early {
+        Some(newest) => facts.record = Some(Record { id: log.id(), newest }),
+        None => read(session, log, facts).await?,
+    }
     failpoint("recovery-read");
-    if session.right.get() == Right::Claimed {
+    let recorded = facts.record.as_ref().and_then(|record| record.newest.as_ref()).map(|r| r.epoch);
+    tracing::info!(log = %log.id(), recorded, "the decision log is this process's");
+    Ok(())
+}
+
+/// Step 4: notes in the facts what is decided.
+///
+/// # Errors
+/// [`Superseded`](ErrorKind::Superseded), and those of the log.
+pub(crate) async fn read(session: &Session, log: &dyn DecisionLog, facts: &mut Facts) -> Result<(), Error> {
+    let newest = log.read().await?;
+    if session.right.get() == Right::Claimed && !broken("C4") {
         superseded(session, newest.as_ref())?;
     }
-    let (id, restored) = (log.id(), newest.as_ref().map(|r| r.epoch));
-    tracing::info!(log = %id, recorded = restored, "the decision log is this process's");
-    facts.record = Some(Record { id, newest });
+    facts.record = Some(Record { id: log.id(), newest });
     Ok(())
 }
 
@@ -129,7 +145,11 @@ pub(crate) async fn claim(
     restored: Option<&(Arc<Manifest>, Digest)>,
 ) -> Result<(), Error> {
     let Some(record) = &facts.record else { return Ok(()) };
-    if session.right.get() == Right::Claimed {
+    if session.right.get() == Right::Claimed || broken("C5") {
+        return Ok(());
+    }
+    if broken("C1") {
+        session.right.set(Right::Claimed);
         return Ok(());
     }
     let claimed = match (decision, restored, &record.newest) {
@@ -148,6 +168,10 @@ pub(crate) async fn claim(
             Ok(())
         }
         Decided::Fenced => Err(yields(&session.job.name, None)),
+        Decided::Unknown(_) if broken("C8") => {
+            session.right.set(Right::Claimed);
+            Ok(())
+        }
         Decided::Unknown(error) => Err(yields(&session.job.name, Some(error))),
         Decided::Superseded => Err(lost(session, None)),
     }

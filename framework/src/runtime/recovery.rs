@@ -8,7 +8,8 @@ use crate::checkpoints::{
 };
 use crate::failpoint::failpoint;
 use crate::key::KEY_GROUPS;
-use crate::operator::{Digest, SinkContext, Traffic, Visible};
+use crate::mutant::broken;
+use crate::operator::{DecisionLog, Digest, SinkContext, Traffic, Visible};
 use crate::state::snapshot::OperatorStates;
 use crate::topology::{Kind, Plan, SinkNode};
 use crate::{Attempt, Epoch, Error, clock};
@@ -112,11 +113,10 @@ pub(crate) async fn examine(
     let mut facts = Facts::new(store.data_dir().display().to_string(), &listing, order.restore, order.allow_duplicates);
     facts = facts.with_heir(&listing, store.job());
     let mut shown = Vec::new();
-    for (node, name, sink) in sinks(plan) {
-        let cx = sink_context(store.job(), name, plan.parallelism(node), attempt);
-        let visible = sink.inspect(&cx).await.map_err(|e| sink_error(e, name))?;
+    for (node, visible) in inspect(plan, store.job(), attempt).await? {
         facts.sinks_show |= visible.newest.is_some();
-        facts.sinks.push(Shown { sink: name.into(), visible: visible.clone() });
+        let sink = plan.graph.nodes[node].name.clone().unwrap_or_default();
+        facts.sinks.push(Shown { sink, visible: visible.clone() });
         shown.push((node, visible));
     }
     failpoint("recovery-listed");
@@ -127,14 +127,20 @@ pub(crate) async fn examine(
         }
         None => None,
     };
+    let mut again = None;
     if let Some(log) = log.as_deref().filter(|_| access != Access::Look) {
         ownership::fence(session, log, &mut facts).await?;
+        again = list_again(session, log, &mut facts).await?;
     }
+    let newest = again.as_ref().unwrap_or(&listing);
     let log = log.map_or_else(|| Log::Directory(store.clone()), Log::Sinks);
+    if broken("C6") {
+        ownership::claim(session, &log, attempt, (&facts, &Decision::Fresh { first: 0 }), None).await?;
+    }
     // 5. decide, and verify before anything is touched
-    let decision = decide(store, &listing, &mut facts, likely)?;
+    let decision = decide(store, newest, &mut facts, likely)?;
     let restored = match &decision {
-        Decision::Restore { digest, .. } => listing.find(digest).map(|m| (Arc::new(m.clone()), digest.clone())),
+        Decision::Restore { digest, .. } => newest.find(digest).map(|m| (Arc::new(m.clone()), digest.clone())),
         _ => None,
     };
     let operators = fit(plan, restored.as_ref().map(|(manifest, _)| &**manifest))?;
@@ -153,13 +159,16 @@ pub(crate) async fn settle(
     let store = &session.store;
     let manifest = restored.as_ref().map(|(manifest, _)| manifest.clone());
     // 6. from here on the job is this process's
-    ownership::claim(session, &log, attempt, (&facts, &decision), restored.as_ref()).await?;
+    if !broken("C7") {
+        ownership::claim(session, &log, attempt, (&facts, &decision), restored.as_ref()).await?;
+    }
     failpoint("recovery-claimed");
     // 7. finish what was decided, then clear away what is over
-    if let Some(manifest) = &manifest {
+    if let Some(manifest) = manifest.as_ref().filter(|_| !broken("H1")) {
         commit(plan, store.job(), attempt, manifest).await?;
     }
     failpoint("recovery-committed");
+    let listing = if broken("C7") { store.list()? } else { listing };
     store.collect(&clean_after_restore(&listing, &decision))?;
     let Some(start) = Start::of(&decision) else {
         return Err(Error::refused("a refusal cannot be started from"));
@@ -169,13 +178,45 @@ pub(crate) async fn settle(
         Start::After(epoch) => (epoch + 1, false),
     };
     let mut uncleaned = shown;
+    if broken("H9") {
+        uncleaned = inspect(plan, store.job(), attempt).await?;
+    }
     if !goes_back {
         clean(plan, store.job(), attempt, std::mem::take(&mut uncleaned)).await?;
+    }
+    if broken("C7") {
+        ownership::claim(session, &log, attempt, (&facts, &decision), restored.as_ref()).await?;
     }
     let removal = store.remove_live_except(attempt)?;
     failpoint("recovery-cleared");
     let digest = restored.map(|(_, digest)| digest);
     Ok(Recovered { manifest, digest, first, start, operators, uncleaned, log, removal })
+}
+
+/// Another listing, if the record names a checkpoint that is not in the first one: where the lock does not hold, one
+/// may have been decided since. The record is read after each listing, so that it is never the older of the two.
+async fn list_again(session: &Session, log: &dyn DecisionLog, facts: &mut Facts) -> Result<Option<Listing>, Error> {
+    let mut again = None;
+    while let Some(missing) = facts.missing().cloned() {
+        let listing = session.store.list()?;
+        facts.list(&listing);
+        again = Some(listing);
+        ownership::read(session, log, facts).await?;
+        if facts.missing() == Some(&missing) {
+            break;
+        }
+    }
+    Ok(again)
+}
+
+/// What the sinks show, by node.
+async fn inspect(plan: &Plan, job: &str, attempt: Attempt) -> Result<Vec<(usize, Visible)>, Error> {
+    let mut shown = Vec::new();
+    for (node, name, sink) in sinks(plan) {
+        let cx = sink_context(job, name, plan.parallelism(node), attempt);
+        shown.push((node, sink.inspect(&cx).await.map_err(|e| sink_error(e, name))?));
+    }
+    Ok(shown)
 }
 
 /// Asks the recovery table until what it says to restore is intact. What is likely to be restored is being verified

@@ -8,6 +8,7 @@ use super::poison::{Failure, verdict};
 use super::status::Phase;
 use crate::checkpoints::Store;
 use crate::guard::message;
+use crate::mutant::broken;
 use crate::{Error, ErrorKind, Job, spawn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
@@ -31,13 +32,21 @@ pub(crate) fn launch(job: Job, control: Control, begun: oneshot::Sender<()>) -> 
 fn run(job: Job, control: &Control, begun: oneshot::Sender<()>) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::new(ErrorKind::Io, "cannot start the coordinator").because(e))?;
+    // nobody listens when nobody wants a handle
+    runtime.block_on(live(job, control, || _ = begun.send(())))
+}
+
+/// The life of a process. `begun` is called when the topology is built and the directory is held.
+///
+/// # Errors
+/// What ended it.
+pub(crate) async fn live(job: Job, control: &Control, begun: impl FnOnce()) -> Result<(), Error> {
     // mistakes in building, and secrets that are missing, show before a directory is made
     job.plan()?.graph.read_secrets()?;
     let store = Store::open(&job.settings.data_dir, &job.name)?;
     let session = Session::new(job, store, control.clone());
-    // nobody listens when nobody wants a handle
-    let _ = begun.send(());
-    runtime.block_on(supervise(&session))
+    begun();
+    supervise(&session).await
 }
 
 /// # Errors
@@ -55,7 +64,7 @@ async fn supervise(session: &Session) -> Result<(), Error> {
             return Err(error);
         }
         // recovery 0: whoever has fenced others and cannot know that its claim is decided never fences back [C10]
-        if session.right.get() == Right::Fenced {
+        if session.right.get() == Right::Fenced && !broken("C10") {
             return Err(ownership::yields(&session.job.name, Some(error)));
         }
         if control.status().checkpoints > before {
@@ -71,6 +80,7 @@ async fn supervise(session: &Session) -> Result<(), Error> {
         control.failed(&error);
         metrics::RESTARTS.counter(&[&session.job.name]).increment(1);
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => {}
             () = control.stopped() => return Err(error),
         }

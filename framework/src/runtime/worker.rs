@@ -38,47 +38,79 @@ pub(crate) struct Shared {
     pub(crate) cache_rows: Option<usize>,
 }
 
+/// A worker that runs.
+pub(crate) enum Worker {
+    Thread(JoinHandle<()>),
+    /// In a simulation all is done by one thread.
+    #[cfg(test)]
+    Task(tokio::task::JoinHandle<()>),
+}
+
+impl Worker {
+    /// Waits until it has ended.
+    pub(crate) async fn join(self) {
+        let has_panicked = match self {
+            Self::Thread(thread) => thread.join().is_err(),
+            #[cfg(test)]
+            Self::Task(task) => task.await.is_err(),
+        };
+        if has_panicked {
+            tracing::error!("a worker has panicked");
+        }
+    }
+}
+
 /// Starts a worker with its subtasks; it ends when they have, or when `gone` turns true.
 pub(crate) fn start(
     number: usize,
     shared: Arc<Shared>,
     subtasks: Vec<SubtaskSpec>,
     gone: watch::Receiver<bool>,
-) -> Result<JoinHandle<()>, Error> {
-    spawn::thread(format!("millstream-{number}"), move || {
-        let reports = shared.common.reports.clone();
+) -> Result<Worker, Error> {
+    let reports = shared.common.reports.clone();
+    #[cfg(test)]
+    if crate::disk::simulated::is_on() {
+        return Ok(Worker::Task(spawn::local(async move {
+            if let Err(error) = serve(shared, subtasks, gone).await {
+                reports.send(Report::Failed(error));
+            }
+        })));
+    }
+    let thread = spawn::thread(format!("millstream-{number}"), move || {
         if let Err(error) = run(shared, subtasks, gone) {
             reports.send(Report::Failed(error));
         }
-    })
+    });
+    thread.map(Worker::Thread)
 }
 
-fn run(shared: Arc<Shared>, subtasks: Vec<SubtaskSpec>, mut gone: watch::Receiver<bool>) -> Result<(), Error> {
+fn run(shared: Arc<Shared>, subtasks: Vec<SubtaskSpec>, gone: watch::Receiver<bool>) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::new(ErrorKind::Io, "cannot start a worker").because(e))?;
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async move {
-        let mut lives: FuturesUnordered<_> = subtasks
-            .into_iter()
-            .map(|spec| {
-                let shared = shared.clone();
-                let place = format!("subtask {} of {}", spec.subtask, shared.label(spec.task));
-                let life = tokio::task::spawn_local(async move { make(&shared, spec)?.await });
-                async move { (place, life.await) }
-            })
-            .collect();
-        loop {
-            tokio::select! {
-                _ = gone.wait_for(|gone| *gone) => return Ok(()),
-                ended = lives.next() => match ended {
-                    None => return Ok(()),
-                    Some((_, Ok(Ok(())))) => {}
-                    Some((_, Ok(Err(error)))) => return Err(error),
-                    Some((place, Err(error))) => return Err(panicked(place, error)),
-                },
-            }
+    tokio::task::LocalSet::new().block_on(&runtime, serve(shared, subtasks, gone))
+}
+
+/// Runs subtasks until they have ended, or until `gone` turns true.
+async fn serve(shared: Arc<Shared>, subtasks: Vec<SubtaskSpec>, mut gone: watch::Receiver<bool>) -> Result<(), Error> {
+    let begin = |spec: SubtaskSpec| {
+        let shared = shared.clone();
+        let place = format!("subtask {} of {}", spec.subtask, shared.label(spec.task));
+        let life = spawn::local(async move { make(&shared, spec)?.await });
+        async move { (place, life.await) }
+    };
+    let mut lives: FuturesUnordered<_> = subtasks.into_iter().map(begin).collect();
+    loop {
+        tokio::select! {
+            biased;
+            _ = gone.wait_for(|gone| *gone) => return Ok(()),
+            ended = lives.next() => match ended {
+                None => return Ok(()),
+                Some((_, Ok(Ok(())))) => {}
+                Some((_, Ok(Err(error)))) => return Err(error),
+                Some((place, Err(error))) => return Err(panicked(place, error)),
+            },
         }
-    })
+    }
 }
 
 /// A panic that no stage has caught.

@@ -15,9 +15,9 @@
 
 use super::snapshot::{FileRef, ItemsSnapshot, ShapeRef};
 use crate::codec::{self, BINCODE, CodecError};
+use crate::disk::{self, File};
 use crate::shape::shape_of;
 use crate::{Attempt, Data, Epoch, Error, ErrorKind};
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_128;
@@ -113,7 +113,7 @@ impl ItemsStore {
                 continue;
             }
             let path = self.checkpoints.join(&found.file.path);
-            let bytes = std::fs::read(&path).map_err(|e| Error::io(e, "read", &path))?;
+            let bytes = disk::read(&path).map_err(|e| Error::io(e, "read", &path))?;
             let fields = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged(&path, "it does not begin like items"))?;
             let before = at;
             for field in codec::fields(fields) {

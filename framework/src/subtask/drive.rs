@@ -51,7 +51,7 @@ impl Wait {
     }
 
     pub(crate) fn took(&self) -> Duration {
-        self.0.map_or(Duration::ZERO, |since| since.elapsed())
+        self.0.map_or(Duration::ZERO, clock::since)
     }
 }
 
@@ -229,7 +229,7 @@ impl Subtask {
             }
             _ => {
                 self.block();
-                let took = self.aligning.take().map_or(0, |since| nanos(since.elapsed()));
+                let took = self.aligning.take().map_or(0, |since| nanos(clock::since(since)));
                 Counters::max(&self.context.counters.alignment_ns_max, took);
                 self.ready(true).await?;
                 // before the part of this subtask, so that it belongs to the same checkpoint

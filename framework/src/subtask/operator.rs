@@ -311,7 +311,7 @@ impl<O: Operator> OperatorStage<O> {
         let file = Arc::new(OnceLock::new());
         self.written = Some((encoded.hash, file.clone()));
         let store = self.store.clone();
-        tokio::task::spawn_blocking(move || match store.write(epoch, &encoded) {
+        crate::spawn::blocking(move || match store.write(epoch, &encoded) {
             Ok(snapshot) => part.report(Some(file.get_or_init(|| snapshot).clone())),
             Err(error) => part.context.reports.send(Report::Failed(error.at(part.context.place("operator")))),
         });

@@ -195,7 +195,7 @@ impl SinkStage {
         match done {
             Done::Written => {
                 if let Some((records, since)) = self.writing.take() {
-                    self.cost.measured(records, since.elapsed(), 1);
+                    self.cost.measured(records, clock::since(since), 1);
                 }
             }
             Done::Opened => self.context.reports.send(Report::Ready),

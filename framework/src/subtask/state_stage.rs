@@ -187,7 +187,7 @@ impl<K: Key, S: State, T: Send + 'static> Control for StateStage<K, S, T> {
         self.waiting.begin_epoch();
         self.heat.tell(&self.context.counters);
         self.context.counters.rows.store(self.state.len() as u64, Relaxed);
-        Counters::max(&self.context.counters.pause_ns_max, nanos(start.elapsed()));
+        Counters::max(&self.context.counters.pause_ns_max, nanos(clock::since(start)));
         Ok(())
     }
 
@@ -205,7 +205,7 @@ impl<K: Key, S: State, T: Send + 'static> Control for StateStage<K, S, T> {
         if self.state.is_copying() {
             let start = clock::now();
             self.state.copy()?;
-            Counters::max(&self.context.counters.pause_ns_max, nanos(start.elapsed()));
+            Counters::max(&self.context.counters.pause_ns_max, nanos(clock::since(start)));
             return Ok(true);
         }
         if self.state.sweep()? {

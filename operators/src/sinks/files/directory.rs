@@ -11,7 +11,7 @@ use std::path::Path;
 /// Makes the directory and those above it, each durable in the one above it.
 pub(super) fn make(path: &Path) -> Result<(), Error> {
     if path.is_dir() {
-        return Ok(());
+        return sync_above(path);
     }
     let parent = path.parent().unwrap_or(path);
     if parent != path {
@@ -19,9 +19,19 @@ pub(super) fn make(path: &Path) -> Result<(), Error> {
     }
     match fs::create_dir(path) {
         Ok(()) => sync(parent),
-        Err(_) if path.is_dir() => Ok(()), // somebody else was faster
+        Err(_) if path.is_dir() => sync_above(path),
         Err(error) if error.kind() == AlreadyExists => Err(Error::io(NotADirectory.into(), "make the directory", path)),
         Err(error) => Err(Error::io(error, "make the directory", path)),
+    }
+}
+
+/// The directory was there before. Whoever made it may not have come to the fsync: that is not relied upon. A directory
+/// above it that this user may not open is not one that this program made it in.
+fn sync_above(path: &Path) -> Result<(), Error> {
+    let parent = path.parent().unwrap_or(path);
+    match File::open(if parent == Path::new("") { Path::new(".") } else { parent }) {
+        Ok(open) => open.sync_all().map_err(|error| Error::io(error, "fsync the directory", parent)),
+        Err(_) => Ok(()),
     }
 }
 
