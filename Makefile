@@ -78,6 +78,7 @@ bench-compile: setup ## what pipelines cost in compile time (benches/compile)
 soak: setup ## crash tests at length: hundreds of kills, release build
 	$(CARGO) build --release $(WORKSPACE) --examples
 	MILLSTREAM_SOAK=1 $(CARGO) test --release $(WORKSPACE) --test main -- --nocapture soak
+	MILLSTREAM_SOAK=1 $(CARGO) test --release $(WORKSPACE) --lib sim:: -- --nocapture
 
 fuzz: setup ## decoders at length: a hundred times as many damaged inputs
 	MILLSTREAM_SOAK=1 $(CARGO) test $(WORKSPACE) --lib any_

@@ -209,7 +209,8 @@ fn faults(sources: &[Source]) -> Vec<String> {
         sources.flat_map(|s| words(text(s)).map(|(_, word)| word).filter(|word| is_one(word))).collect()
     };
     let listed = named(&|s| s.path == "docs/faults.md", |s| &s.text);
-    let there = named(&|s| s.path.starts_with("tests/"), |s| &s.code);
+    let is_test = |path: &str| path.starts_with("tests/") || path.starts_with("framework/src/sim/");
+    let there = named(&|s| is_test(&s.path), |s| &s.code);
     let differ = listed.symmetric_difference(&there);
     differ.map(|name| format!("docs/faults.md and tests: only one of them has `{name}`")).collect()
 }

@@ -37,6 +37,12 @@ pub(crate) fn pretend(start: Instant) -> Pretence {
     Pretence(PRETENDED.replace(Some(start)))
 }
 
+/// The time of day that this thread pretends is another one from now on.
+#[cfg(test)]
+pub(crate) fn jump(start: Instant) {
+    PRETENDED.set(Some(start));
+}
+
 /// See [`pretend`]; brings back what was before.
 pub(crate) struct Pretence(Option<Instant>);
 

@@ -38,6 +38,15 @@ fn settings(job: Job, data: &Path) -> Job {
 /// That each key was counted up one by one, to the end if the job has finished.
 #[track_caller]
 fn check(ledger: &Ledger, finished: bool) {
+    let seen = counted(ledger);
+    if finished {
+        assert_eq!(seen, (0..KEYS).map(|key| (key, N / KEYS)).collect());
+    }
+}
+
+/// How far each key was counted, one by one.
+#[track_caller]
+fn counted(ledger: &Ledger) -> BTreeMap<u64, u64> {
     let broker = ledger.broker();
     let mut seen = BTreeMap::<u64, u64>::new();
     for (key, count) in &broker.rows {
@@ -47,9 +56,7 @@ fn check(ledger: &Ledger, finished: bool) {
     }
     let epochs: Vec<u64> = broker.records.iter().map(|r| r.epoch).collect();
     assert!(epochs.windows(2).all(|w| w[0] == w[1] || w[0] + 1 == w[1]), "{epochs:?}");
-    if finished {
-        assert_eq!(seen, (0..KEYS).map(|key| (key, N / KEYS)).collect());
-    }
+    seen
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -99,6 +106,54 @@ fn answers_lost_rights_lost_and_crashes_double_and_lose_nothing() {
     };
     println!("seed {seed}: {finished} lives, {yielded} yielded");
     check(&ledger, true);
+}
+
+/// Nine of ten records are of one key; one in a hundred is of 3 MiB, and so is the row of state that keeps it.
+#[test]
+fn f15_skewed_keys_and_huge_records_come_once() {
+    const HUGE: usize = 3 << 20;
+    let key = |n: u64| if n.is_multiple_of(10) { 1 + n / 10 % 7 } else { 0 };
+    let topology = |ledger: &Ledger| {
+        let ledger = ledger.clone();
+        move |t: &Topology| {
+            let bytes = |n: u64| if n.is_multiple_of(100) { HUGE } else { 3 };
+            t.source(
+                "records",
+                Generator::new(move |split, n| (n * 3 + split, bytes(n * 3 + split))).splits(3).count(N / 3).rate(4000),
+            )
+            .map(|(n, bytes)| (n, vec![n as u8; bytes]))
+            .key_by_value(move |(n, _)| key(*n))
+            .map_with_state("last", |(count, last): &mut (u64, Vec<u8>), (n, bytes)| {
+                *count += 1;
+                *last = bytes;
+                (n, *count)
+            })
+            .map(move |(n, count)| (key(n), count))
+            .sink("counts", ledger.clone());
+            Ok(())
+        }
+    };
+    let seed = seed();
+    let mut random = Random::new(seed);
+    let (scratch, ledger) = (Scratch::new(), Ledger::new());
+    let mut lives = 0;
+    loop {
+        lives += 1;
+        let handle = start(settings(Job::new("numbers", topology(&ledger)), &scratch.join("data")));
+        if lives < 12 {
+            std::thread::sleep(random.up_to(Duration::from_millis(120)));
+            handle.abort();
+        }
+        match ended(&handle) {
+            Ok(()) => break,
+            Err(error) => assert!(lives < 12, "seed {seed}: {error}"),
+        }
+        counted(&ledger);
+    }
+    assert!(lives > 2, "seed {seed}: it was over before it was killed");
+    let mut all = BTreeMap::<u64, u64>::new();
+    (0..N).for_each(|n| *all.entry(key(n)).or_default() += 1);
+    assert_eq!(counted(&ledger), all, "seed {seed}: {lives} lives");
 }
 
 #[test]

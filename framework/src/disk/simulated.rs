@@ -1,6 +1,6 @@
 //! A process of a simulation as the disk sees it: a [`Mount`], in place while it is the process's turn
-//! ([`Mount::within`]). It can be told to let the process die at one of its next calls, before or after what that does; a
-//! dead process changes nothing more, whatever it still tries.
+//! ([`Mount::within`]). It can be told to let the process die at one of its next calls, before or after what that does;
+//! a dead process changes nothing more, whatever it still tries.
 
 pub(crate) use super::memory::Disk;
 use super::memory::{Change, Content, EEXIST, EIO, EISDIR, ENOENT, ENOSPC, ENOTDIR, Node, State, error, is_root};

@@ -4,7 +4,7 @@ use super::output::Row;
 use crate::disk::{self, File, simulated};
 use crate::mutant::broken;
 use crate::operator::{Sink, SinkContext, SinkWriter, Visible};
-use crate::{Attempt, Batch, BoxError, Epoch};
+use crate::{Attempt, Batch, BoxError, Epoch, Error};
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -103,7 +103,11 @@ impl SinkWriter<Row> for PartsWriter {
 
     async fn commit(&mut self, name: String) -> Result<(), BoxError> {
         match disk::rename(&path(&format!("pending-{name}")), &path(&format!("part-{name}"))) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && names()?.contains(&format!("part-{name}")) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !names()?.contains(&format!("part-{name}")) {
+                    return Err(Error::refused(format!("{name} is gone")).into());
+                }
+            }
             renamed => renamed?,
         }
         if !broken("H3") {

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::task::LocalSet;
 
 /// So long a world may take; what has no end by then has none.
@@ -36,6 +37,8 @@ pub(super) struct Plan {
     pub(super) hosts: Hosts,
     /// What a person does meanwhile.
     pub(super) tamper: Tamper,
+    /// Whether the clocks of the machines go wrong.
+    pub(super) clocks: bool,
 }
 
 /// Who may run the job at the same time.
@@ -177,6 +180,12 @@ impl World {
         self.broker.turn(&mut self.random);
         let due: Vec<_> = self.starts.extract_if(.., |(at, _)| *at <= now).collect();
         due.into_iter().for_each(|(_, machine)| self.start(machine));
+        if self.plan.clocks && self.random.one_in(10) {
+            let days = self.random.below(1000);
+            let start = clock::now().checked_sub(Duration::from_secs(days * 86_400));
+            note(|| format!("the clock jumps to day {days}"));
+            start.into_iter().for_each(clock::jump);
+        }
         if self.take_over_at.is_some_and(|at| at <= now) {
             self.take_over();
         }
