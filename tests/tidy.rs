@@ -28,7 +28,7 @@ const IMPORTS: [(&str, &[&str]); 12] = [
     ("runtime", &["base", "state", "operator", "checkpoints", "subtask", "topology", "config", "job"]),
     ("cli", &["base", "checkpoints", "topology", "config", "runtime", "job"]),
     ("job", &["base", "topology", "config", "runtime", "cli"]),
-    ("sim", &["base", "operator", "checkpoints", "topology", "config", "runtime", "job"]),
+    ("sim", &["base", "state", "operator", "checkpoints", "topology", "config", "runtime", "job"]),
     ("testing", &["base", "state", "operator", "subtask", "topology", "runtime", "job"]),
 ];
 const BASE: [&str; 17] = [

@@ -10,6 +10,7 @@ pub(crate) mod simulated;
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 #[cfg(test)]
 use std::path::PathBuf;
@@ -127,6 +128,17 @@ impl Drop for Lock {
     }
 }
 
+impl File {
+    /// Fills `into` with what begins at a place.
+    pub(crate) fn read_exact_at(&self, into: &mut [u8], at: u64) -> io::Result<()> {
+        match self {
+            Self::Real(file) => file.read_exact_at(into, at),
+            #[cfg(test)]
+            Self::Simulated(file) => file.read_exact_at(into, at),
+        }
+    }
+}
+
 impl Read for File {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -182,6 +194,26 @@ pub(crate) fn try_exists(path: &Path) -> io::Result<bool> {
 /// Makes a directory in one that is there.
 pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
     on!(disk => disk.create_dir(path), fs::create_dir(path))
+}
+
+/// Makes a directory and those above it, as far as they are missing.
+pub(crate) fn create_dir_all(path: &Path) -> io::Result<()> {
+    on!(disk => disk.create_dir_all(path), fs::create_dir_all(path))
+}
+
+/// How many bytes a file has.
+pub(crate) fn len(path: &Path) -> io::Result<u64> {
+    on!(disk => disk.len(path), Ok(fs::metadata(path)?.len()))
+}
+
+/// Gives a file another name beside its own, or, where file systems cannot, copies it.
+pub(crate) fn link(from: &Path, to: &Path) -> io::Result<()> {
+    on!(disk => disk.link(from, to), fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)))
+}
+
+/// Makes a file of these bytes.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    File::create(path)?.write_all(bytes)
 }
 
 /// Gives a file or a directory another name; a file of that name is replaced, in one step.

@@ -308,6 +308,7 @@ impl<'a> Running<'a> {
         }
         order.suspect = self.suspect.take();
         let over = self.over.take().unwrap_or(Ok(()));
+        let over = self.unless_superseded(over).await;
         if let Err(error) = &over {
             let text = "the attempt failed before the checkpoint was decided: ask again";
             let failed = Error::new(ErrorKind::Failed, text).because(error.clone());
@@ -316,6 +317,18 @@ impl<'a> Running<'a> {
         self.leave(over.is_ok()).await;
         self.meters.publish();
         over
+    }
+
+    /// Before a refusal ends a process that does not know it: another instance may have taken the job over, and what is
+    /// missing here is what that one has collected.
+    async fn unless_superseded(&self, over: Result<(), Error>) -> Result<(), Error> {
+        match (&over, &self.log) {
+            (Err(error), Log::Sinks(log)) if error.kind() == ErrorKind::Refused => match log.look().await {
+                Ok(newest) => ownership::superseded(self.session, newest.as_ref()).and(over),
+                Err(_) => over,
+            },
+            _ => over,
+        }
     }
 
     /// Tells those who wait for this checkpoint, or for any if `all`, that it is decided and its output committed.

@@ -39,8 +39,8 @@ struct State {
     known: Option<Progress>,
     /// Which process wrote a record, by instance.
     written_by: BTreeMap<uuid::Uuid, u32>,
-    /// Processes that have learned that they are fenced, while another one had the job already: by which.
-    fenced_by: BTreeMap<u32, u32>,
+    /// Processes that have learned that they are fenced, and which one had the job already then.
+    fenced_by: BTreeMap<u32, Option<u32>>,
     /// How often somebody has been fenced since the last decision.
     fences: u32,
     /// What must not be.
@@ -79,7 +79,7 @@ impl State {
             self.wrong = Some("processes fence each other, and nothing is decided".into());
         }
         let owner = self.owner();
-        if let Some(by) = self.fenced_by.remove(&pid).filter(|by| Some(*by) == owner) {
+        if let Some(by) = self.fenced_by.remove(&pid).flatten().filter(|by| Some(*by) == owner) {
             self.wrong = Some(format!("process {pid} was superseded and fences its replacement, process {by}"));
         }
         self.producer += 1;
@@ -105,8 +105,10 @@ impl State {
     fn asks(&mut self, attempt: Attempt, pid: u32) -> bool {
         let owns = self.owns(attempt);
         let had_it = self.records.iter().any(|r| self.written_by.get(&r.instance.0) == Some(&pid));
-        if let Some(owner) = self.owner().filter(|owner| !owns && had_it && *owner != pid) {
-            self.fenced_by.insert(pid, owner);
+        if !owns {
+            // when it learned it first: others of its tasks may ask later, when it has looked already
+            let owner = self.owner().filter(|owner| had_it && *owner != pid);
+            self.fenced_by.entry(pid).or_insert(owner);
         }
         owns
     }

@@ -5,7 +5,8 @@ use super::broker::{Connection, Ledger};
 use super::output::Row;
 use super::parts::Parts;
 use crate::disk::simulated;
-use crate::operator::{Operator, Output, Polled, Source, SourceContext, SourceReader, SplitBatch};
+use crate::operator::{Context, Operator, Output, Polled, Process, Source, SourceContext, SourceReader, SplitBatch};
+use crate::state::{State, ValueState};
 use crate::topology::Topology;
 use crate::{Batch, BoxError, Job, Record, RestartPolicy};
 use std::collections::BTreeMap;
@@ -25,13 +26,19 @@ pub(super) struct Size {
     pub(super) keep: usize,
     /// Whether there is a sink of files.
     pub(super) parts: bool,
+    /// What counts the records on their way: an operator with items, or a keyed one with rows, of which so many are kept
+    /// in memory.
+    pub(super) rows: Option<usize>,
 }
 
 /// The job as one process has it.
 pub(super) fn job(size: Size, broker: Option<Arc<Connection>>) -> Job {
     let topology = move |t: &Topology| {
         let records = t.source("records", Numbers { splits: size.splits, records: size.records });
-        let mut counted = records.operator("count", || Count);
+        let mut counted = match size.rows {
+            None => records.operator("count", || Count),
+            Some(_) => records.key_by_value(key_of).process("count", Visits),
+        };
         if size.exchange {
             counted = counted.rebalance();
         }
@@ -45,14 +52,18 @@ pub(super) fn job(size: Size, broker: Option<Arc<Connection>>) -> Job {
         }
         Ok(())
     };
-    Job::new("numbers", topology)
+    let job = Job::new("numbers", topology)
         .data_dir("/data")
         .parallelism(size.parallelism)
         .workers(size.workers)
         .keep(size.keep)
         .checkpoint_interval(Duration::from_millis(2))
         .checkpoint_pause(Duration::ZERO)
-        .restart(RestartPolicy { attempts: 4, pause: Duration::from_millis(1), pause_max: Duration::from_millis(20) })
+        .restart(RestartPolicy { attempts: 4, pause: Duration::from_millis(1), pause_max: Duration::from_millis(20) });
+    match size.rows {
+        Some(rows) => job.cache_rows(rows),
+        None => job,
+    }
 }
 
 struct Numbers {
@@ -117,6 +128,46 @@ impl SourceReader for Reader {
 
     fn offset(&self, split: &u32) -> Result<u64, BoxError> {
         Ok(self.at.get(split).copied().unwrap_or(0))
+    }
+}
+
+/// Rows of state belong to these.
+fn key_of((split, n): &Row) -> (u32, u64) {
+    (*split, n % 3)
+}
+
+#[derive(State)]
+struct Visit {
+    /// How often a key was seen; nothing is kept of it at each third time.
+    times: ValueState<u64>,
+    /// Makes rows of many lengths, some too long to be kept in memory by a restore.
+    ballast: ValueState<Vec<u8>>,
+}
+
+/// Keeps how often it has seen a key, and lets those records through that come when they should.
+struct Visits;
+
+impl Process for Visits {
+    type Key = (u32, u64);
+    type In = Row;
+    type Out = Row;
+    type State = Visit;
+
+    fn on_record(
+        &self,
+        (split, n): Row,
+        visit: &mut Visit,
+        cx: &mut Context<'_, (u32, u64), Row>,
+    ) -> Result<(), BoxError> {
+        let times = n / 3 % 3;
+        let fits = visit.times.take().unwrap_or(0) == times
+            && visit.ballast.take().map_or(0, |b| b.len()) as u64 == 40 * times;
+        if times < 2 {
+            visit.times.set(times + 1);
+            visit.ballast.set(vec![n as u8; 40 * (times as usize + 1)]);
+        }
+        cx.emit((split, if fits { n } else { n + 1000 }));
+        Ok(())
     }
 }
 

@@ -267,7 +267,11 @@ impl World {
             mount.fail_one_in(10 + self.random.below(80));
         }
         let broker = self.plan.broker.then(|| Connection::new(&self.broker));
-        let (size, end) = (self.plan.size, process.end.clone());
+        let (mut size, end) = (self.plan.size, process.end.clone());
+        if size.rows.is_some() && self.random.one_in(4) {
+            size.parallelism = 1 + self.random.below(3) as usize;
+            size.workers = size.workers.min(size.parallelism);
+        }
         let task = async move {
             let done = live(pipeline::job(size, broker), &Control::new("numbers"), || {}).await;
             end.replace(Some(done));

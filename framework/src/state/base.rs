@@ -5,11 +5,11 @@
 //! shared with live instances by hard links, for RocksDB does not write to such a file again; the others are copied.
 
 use super::delta::damaged;
-use super::rocks::Rocks;
+use super::rocks::{FILE_ENDING, Rocks};
 use super::snapshot::{Base, FileRef};
 use super::store::{Store, lock, sync_directory};
+use crate::disk::{self, File};
 use crate::{Epoch, Error};
-use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
@@ -29,11 +29,10 @@ pub(super) fn take(store: &Store, rocks: &Rocks, epoch: Epoch) -> Result<Base, E
 
     let mut files = Vec::new();
     let unreadable = |e| Error::io(e, "read", &path);
-    for entry in fs::read_dir(&path).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let bytes = entry.metadata().map_err(unreadable)?.len();
-        let checksum = checksum(store, &entry.path(), &name, bytes)?;
+    for name in disk::names(&path).map_err(unreadable)? {
+        let file = path.join(&name);
+        let bytes = disk::len(&file).map_err(unreadable)?;
+        let checksum = checksum(store, &file, &name, bytes)?;
         files.push(FileRef { path: format!("{directory}/{name}"), bytes, checksum });
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -48,7 +47,7 @@ fn name_of(file: &FileRef) -> &str {
 
 /// Whether RocksDB never writes to the file again.
 fn is_sorted_file(name: &str) -> bool {
-    name.ends_with(".sst")
+    name.ends_with(FILE_ENDING)
 }
 
 /// Remembers the checksums of the files there are, and forgets the others.
@@ -81,11 +80,11 @@ fn checksum(store: &Store, path: &Path, name: &str, bytes: u64) -> Result<String
 /// # Errors
 /// A refusal that names a file that is missing or damaged; when the disk fails.
 pub(super) fn link(checkpoints: &Path, base: &Base, into: &Path) -> Result<(), Error> {
-    fs::create_dir_all(into).map_err(|e| Error::io(e, "make the directory", into))?;
+    disk::create_dir_all(into).map_err(|e| Error::io(e, "make the directory", into))?;
     for file in &base.files {
         let (from, to) = (checkpoints.join(&file.path), into.join(name_of(file)));
-        let bytes = match fs::metadata(&from) {
-            Ok(metadata) => metadata.len(),
+        let bytes = match disk::len(&from) {
+            Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(damaged(&from, "it is missing")),
             Err(e) => return Err(Error::io(e, "read", &from)),
         };
@@ -93,9 +92,7 @@ pub(super) fn link(checkpoints: &Path, base: &Base, into: &Path) -> Result<(), E
             return Err(damaged(&from, &format!("it has {bytes} bytes instead of {}", file.bytes)));
         }
         if is_sorted_file(&file.path) {
-            // Not every file system has hard links.
-            let copied = fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop));
-            copied.map_err(|e| Error::io(e, "copy", &from))?;
+            disk::link(&from, &to).map_err(|e| Error::io(e, "copy", &from))?;
         } else {
             copy(&from, &to, &file.checksum)?;
         }
@@ -105,9 +102,9 @@ pub(super) fn link(checkpoints: &Path, base: &Base, into: &Path) -> Result<(), E
 
 /// Copies a small file.
 fn copy(from: &Path, to: &Path, checksum: &str) -> Result<(), Error> {
-    let bytes = fs::read(from).map_err(|e| Error::io(e, "read", from))?;
+    let bytes = disk::read(from).map_err(|e| Error::io(e, "read", from))?;
     if format!("{:032x}", xxh3_128(&bytes)) != checksum {
         return Err(damaged(from, "its checksum is wrong"));
     }
-    fs::write(to, bytes).map_err(|e| Error::io(e, "write", to))
+    disk::write(to, &bytes).map_err(|e| Error::io(e, "write", to))
 }

@@ -25,8 +25,8 @@
 //! Of several entries of one key the last one counts. An epoch that changed nothing has no file.
 
 use super::snapshot::Delta;
+use crate::disk::File;
 use crate::{Epoch, Error, ErrorKind};
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
@@ -219,7 +219,7 @@ impl<'a> Reader<'a> {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(damaged(path, "it is missing")),
             Err(e) => return Err(Error::io(e, "open", path)),
         };
-        let left = file.metadata().map_err(|e| Error::io(e, "read", path))?.len();
+        let left = file.len().map_err(|e| Error::io(e, "read", path))?;
         if left != bytes {
             return Err(damaged(path, &format!("it has {left} bytes instead of {bytes}")));
         }

@@ -16,7 +16,8 @@ use super::scan::Run;
 use super::store::{Limits, Shared, Store, lock, sync_directory};
 use super::syncer::{self, SYNCERS};
 use super::writer::{Job, Pool, QUEUE, Writer};
-use crate::{Attempt, Epoch, Error, ErrorKind, spawn};
+use crate::mutant::broken;
+use crate::{Attempt, Epoch, Error, ErrorKind, disk, spawn};
 use std::path::Path;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -31,6 +32,18 @@ pub(crate) struct StateEnv {
     /// At most one fold per subtask is in it.
     folds: Sender<Option<Arc<Store>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// In a simulation: what the threads would do.
+    #[cfg(test)]
+    hands: Option<Mutex<Hands>>,
+}
+
+/// What does the work of the threads in a simulation.
+#[cfg(test)]
+struct Hands {
+    writer: Writer,
+    deltas: Receiver<Job>,
+    finished: Vec<Receiver<super::syncer::Finished>>,
+    folds: Receiver<Option<Arc<Store>>>,
 }
 
 impl StateEnv {
@@ -40,6 +53,12 @@ impl StateEnv {
     /// # Errors
     /// When the disk fails, or when there is no thread left to give.
     pub(crate) fn start(data_dir: &Path, attempt: Attempt, budget_bytes: usize) -> Result<Arc<Self>, Error> {
+        #[cfg(test)]
+        if disk::simulated::is_on() {
+            // so small that folds and files come soon
+            let limits = Limits { deltas: 2, bytes: 300, chunk_bytes: 1000, keep_bytes: 100 };
+            return Self::start_with(data_dir, attempt, 12 << 10, limits);
+        }
         Self::start_with(data_dir, attempt, budget_bytes, Limits::PRODUCTION)
     }
 
@@ -52,7 +71,7 @@ impl StateEnv {
         let live = dir.join(format!("live-{attempt}"));
         let checkpoints = dir.join(CHECKPOINTS);
         for path in [&live, &checkpoints.join("state")] {
-            std::fs::create_dir_all(path).map_err(|e| Error::io(e, "make the directory", path))?;
+            disk::create_dir_all(path).map_err(|e| Error::io(e, "make the directory", path))?;
         }
         sync_directory(&checkpoints)?;
         sync_directory(dir)?;
@@ -70,9 +89,50 @@ impl StateEnv {
         let (deltas, delta_jobs) = sync_channel(QUEUE);
         let (folds, fold_jobs) = channel();
         let (pool, threads) = Default::default();
-        let env = Self { shared, pool, deltas, folds, threads };
+        #[cfg(test)]
+        if disk::simulated::is_on() {
+            let (syncers, finished) = (0..SYNCERS).map(|_| sync_channel(QUEUE)).unzip();
+            let writer = Writer::new(Arc::clone(&shared), Arc::clone(&pool), syncers);
+            let hands = Some(Mutex::new(Hands { writer, deltas: delta_jobs, finished, folds: fold_jobs }));
+            return Ok(Arc::new(Self { shared, pool, deltas, folds, threads, hands }));
+        }
+        let env = Self {
+            shared,
+            pool,
+            deltas,
+            folds,
+            threads,
+            #[cfg(test)]
+            hands: None,
+        };
         env.start_threads(delta_jobs, fold_jobs)?;
         Ok(Arc::new(env))
+    }
+
+    /// In a simulation: writes and syncs what is to be, now, and folds a while later.
+    #[cfg(test)]
+    fn work(self: &Arc<Self>) {
+        let Some(hands) = &self.hands else { return };
+        let Hands { writer, deltas, finished, folds } = &mut *lock(hands);
+        while let Ok(job) = deltas.try_recv() {
+            writer.step(job);
+            for finished in &*finished {
+                let batch: Vec<_> = finished.try_iter().collect();
+                if !batch.is_empty() {
+                    syncer::step(&self.shared, batch.into_iter());
+                }
+            }
+        }
+        while let Ok(Some(store)) = folds.try_recv() {
+            let shared = Arc::clone(&self.shared);
+            drop(spawn::local(async move {
+                let pause = disk::simulated::current().map_or(0, |mount| mount.draw() % 4000);
+                tokio::time::sleep(std::time::Duration::from_micros(pause)).await;
+                if !shared.is_stopped() {
+                    fold::step(&store);
+                }
+            }));
+        }
     }
 
     fn start_threads(&self, deltas: Receiver<Job>, folds: Receiver<Option<Arc<Store>>>) -> Result<(), Error> {
@@ -247,11 +307,14 @@ impl Backend {
     #[cold]
     #[inline(never)]
     fn send(&self, job: Job) -> Result<(), Error> {
-        self.env.deltas.send(job).map_err(|_| {
+        let sent = self.env.deltas.send(job).map_err(|_| {
             self.store.failure().unwrap_or_else(|| {
                 Error::new(ErrorKind::Io, "the thread that writes deltas has ended").at(self.store.place())
             })
-        })
+        });
+        #[cfg(test)]
+        self.env.work();
+        sent
     }
 
     /// Keeps a row that leaves the table, and that `base` does not have as `epoch` left it. It is in no delta by that.
@@ -261,6 +324,9 @@ impl Backend {
     /// When the disk fails.
     pub(crate) fn spill(&mut self, epoch: Epoch, key: &[u8], row: &[u8]) -> Result<(), Error> {
         self.on_disk = true;
+        if broken("S4") {
+            return Ok(());
+        }
         self.store.spill.put(epoch, key, row)
     }
 
@@ -327,6 +393,8 @@ impl Backend {
         store.folding.store(true, SeqCst);
         // Fails only after the end of the attempt.
         let _ = self.env.folds.send(Some(Arc::clone(store)));
+        #[cfg(test)]
+        self.env.work();
     }
 
     /// Waits until no fold is under way.

@@ -34,11 +34,14 @@ pub(super) fn run(shared: &Shared, jobs: &Receiver<Option<Arc<Store>>>) {
         if shared.is_stopped() {
             return;
         }
-        if let Some(store) = job
-            && let Err(error) = fold(&store)
-        {
-            store.fail(error.at("folding"));
-        }
+        job.iter().for_each(|store| step(store));
+    }
+}
+
+/// Folds what is decided of one subtask.
+pub(super) fn step(store: &Store) {
+    if let Err(error) = fold(store) {
+        store.fail(error.at("folding"));
     }
 }
 

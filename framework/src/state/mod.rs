@@ -77,6 +77,8 @@ pub(crate) mod items;
 pub(crate) mod keyed;
 mod list;
 mod map;
+#[cfg(all(test, feature = "rocksdb"))]
+mod memory;
 #[cfg(feature = "rocksdb")]
 mod restore;
 #[cfg(feature = "rocksdb")]

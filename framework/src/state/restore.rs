@@ -22,7 +22,7 @@ use super::snapshot::StateSnapshot;
 use super::sorter::{Gone, Run, Sorter};
 use super::spill::{self, Spill};
 use super::store::{Chain, Scratch, Shared, Store, lock};
-use crate::{Epoch, Error};
+use crate::{Epoch, Error, disk};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub(super) fn open(shared: &Arc<Shared>, spec: &OpenSpec) -> Result<Store, Error
     let scratch = shared.live.join(format!("{}-{}", spec.operator, spec.subtask));
     let way = choose(spec)?;
     if way != Way::Nothing {
-        std::fs::create_dir_all(&scratch).map_err(|e| Error::io(e, "make the directory", &scratch))?;
+        disk::create_dir_all(&scratch).map_err(|e| Error::io(e, "make the directory", &scratch))?;
     }
     let store = Store {
         id: shared.stores.fetch_add(1, Relaxed),
@@ -214,7 +214,6 @@ fn place(key: &[u8], groups: &Range<u32>) -> Option<Place> {
 fn copy_groups(old: &Rocks, groups: &Range<u32>, mut run: Run<'_>) -> Result<(), Error> {
     let path: &Path = old.path();
     let mut scan = old.scan();
-    scan.seek_to_first();
     while let Some((key, row)) = scan.item() {
         match place(key, groups) {
             Some(Place::Inside) => {

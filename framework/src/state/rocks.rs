@@ -11,8 +11,10 @@
 
 use super::backend::Keys;
 use super::delta::damaged;
+#[cfg(test)]
+use super::memory;
 use super::room::Room;
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, disk};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
@@ -27,6 +29,8 @@ use std::sync::Arc;
 const MULTI_GET_KEYS: usize = 256;
 /// From so many bytes on a cache is large.
 const LARGE_CACHE: usize = 64 << 20;
+/// How the names of sorted files end.
+pub(super) const FILE_ENDING: &str = ".sst";
 /// The only column family.
 const FAMILY: &str = "default";
 
@@ -113,9 +117,63 @@ fn blocks(cache: &Cache, cache_bytes: usize) -> BlockBasedOptions {
 
 /// An open instance.
 pub(super) struct Rocks {
-    db: DB,
+    db: Db,
     path: PathBuf,
     read: ReadOptions,
+}
+
+enum Db {
+    Real(DB),
+    /// In a simulation.
+    #[cfg(test)]
+    Memory(memory::Rows),
+}
+
+/// Entries in order.
+pub(super) enum Cursor<'a> {
+    Real(DBRawIterator<'a>),
+    /// And the place of the one at hand.
+    #[cfg(test)]
+    Memory(Vec<memory::Row>, usize),
+}
+
+impl Cursor<'_> {
+    /// Goes to the first key that is not before this one.
+    pub(super) fn seek(&mut self, key: impl AsRef<[u8]>) {
+        match self {
+            Self::Real(cursor) => cursor.seek(key),
+            #[cfg(test)]
+            Self::Memory(rows, at) => *at = rows.partition_point(|(k, _)| k.as_slice() < key.as_ref()),
+        }
+    }
+
+    /// Goes to the next key.
+    pub(super) fn next(&mut self) {
+        match self {
+            Self::Real(cursor) => cursor.next(),
+            #[cfg(test)]
+            Self::Memory(_, at) => *at += 1,
+        }
+    }
+
+    /// Key and row of the one at hand; none at the end, and when something is wrong.
+    pub(super) fn item(&self) -> Option<(&[u8], &[u8])> {
+        match self {
+            Self::Real(cursor) => cursor.item(),
+            #[cfg(test)]
+            Self::Memory(rows, at) => rows.get(*at).map(|(key, row)| (&key[..], &row[..])),
+        }
+    }
+
+    /// # Errors
+    /// What is wrong.
+    pub(super) fn status(&self) -> Result<(), rocksdb::Error> {
+        match self {
+            Self::Real(cursor) => cursor.status(),
+            #[cfg(test)]
+            Self::Memory(..) => Ok(()),
+        }
+    }
 }
 
 impl Rocks {
@@ -124,10 +182,20 @@ impl Rocks {
     /// # Errors
     /// When the disk fails; a refusal if what is there is damaged.
     pub(super) fn open(tuning: &Tuning, path: &Path) -> Result<Self, Error> {
-        std::fs::create_dir_all(path).map_err(|e| Error::io(e, "make the directory", path))?;
+        disk::create_dir_all(path).map_err(|e| Error::io(e, "make the directory", path))?;
+        #[cfg(test)]
+        if disk::simulated::is_on() {
+            return Self::in_memory(path);
+        }
         let db = DB::open_cf_descriptors(&tuning.options, path, tuning.families());
         let db = db.map_err(|e| failed(e, "open", path))?;
-        Ok(Self { db, path: path.into(), read: ReadOptions::default() })
+        Ok(Self { db: Db::Real(db), path: path.into(), read: ReadOptions::default() })
+    }
+
+    #[cfg(test)]
+    fn in_memory(path: &Path) -> Result<Self, Error> {
+        let rows = memory::Rows::open(path).map_err(|e| Error::io(e, "open", path))?;
+        Ok(Self { db: Db::Memory(rows), path: path.into(), read: ReadOptions::default() })
     }
 
     /// Opens the instance at `path` without changing it.
@@ -135,9 +203,13 @@ impl Rocks {
     /// # Errors
     /// As `open`.
     pub(super) fn open_read_only(tuning: &Tuning, path: &Path) -> Result<Self, Error> {
+        #[cfg(test)]
+        if disk::simulated::is_on() {
+            return Self::in_memory(path);
+        }
         let db = DB::open_cf_descriptors_read_only(&tuning.options, path, tuning.families(), false);
         let db = db.map_err(|e| failed(e, "open", path))?;
-        Ok(Self { db, path: path.into(), read: ReadOptions::default() })
+        Ok(Self { db: Db::Real(db), path: path.into(), read: ReadOptions::default() })
     }
 
     /// Where it is.
@@ -145,8 +217,8 @@ impl Rocks {
         &self.path
     }
 
-    fn family(&self) -> Result<&ColumnFamily, Error> {
-        self.db.cf_handle(FAMILY).ok_or_else(|| damaged(&self.path, "it has no column family"))
+    fn family<'a>(&self, db: &'a DB) -> Result<&'a ColumnFamily, Error> {
+        db.cf_handle(FAMILY).ok_or_else(|| damaged(&self.path, "it has no column family"))
     }
 
     /// Looks up the keys at the indexes `wanted`, which are in the order of the keys. `hit` is shown what is found and
@@ -160,11 +232,26 @@ impl Rocks {
         wanted: &mut Vec<usize>,
         mut hit: impl FnMut(usize, &[u8]) -> Result<bool, Error>,
     ) -> Result<(), Error> {
-        let family = self.family()?;
+        let db = match &self.db {
+            Db::Real(db) => db,
+            #[cfg(test)]
+            Db::Memory(rows) => {
+                let mut open = Vec::new();
+                for index in std::mem::take(wanted) {
+                    let row = rows.get(keys.get(index));
+                    if !row.map_or(Ok(false), |row| hit(index, &row))? {
+                        open.push(index);
+                    }
+                }
+                *wanted = open;
+                return Ok(());
+            }
+        };
+        let family = self.family(db)?;
         let mut open = Vec::new();
         for chunk in wanted.chunks(MULTI_GET_KEYS) {
             let slices = chunk.iter().map(|i| keys.get(*i));
-            let results = self.db.batched_multi_get_cf_opt(family, slices, true, &self.read);
+            let results = db.batched_multi_get_cf_opt(family, slices, true, &self.read);
             for (index, result) in chunk.iter().zip(results) {
                 let answered = match result.map_err(|e| failed(e, "read", &self.path))? {
                     Some(value) => hit(*index, &value)?,
@@ -184,7 +271,16 @@ impl Rocks {
     /// # Errors
     /// When the disk fails.
     pub(super) fn write(&self, tuning: &Tuning, batch: WriteBatch) -> Result<(), Error> {
-        self.db.write_opt(batch, &tuning.write).map_err(|e| failed(e, "write to", &self.path))
+        match &self.db {
+            Db::Real(db) => db.write_opt(batch, &tuning.write).map_err(|e| failed(e, "write to", &self.path)),
+            #[cfg(test)]
+            Db::Memory(rows) => {
+                let mut changes = Changes::default();
+                batch.iterate(&mut changes);
+                rows.apply(changes.0);
+                Ok(())
+            }
+        }
     }
 
     /// Takes over a file of `sorter.rs`: its entries are newer than all there are.
@@ -192,23 +288,49 @@ impl Rocks {
     /// # Errors
     /// When the disk fails.
     pub(super) fn ingest(&self, tuning: &Tuning, file: &Path) -> Result<(), Error> {
-        let done = self.db.ingest_external_file_opts(&tuning.ingest, vec![file]);
-        done.map_err(|e| failed(e, "add a file to", &self.path))
+        match &self.db {
+            Db::Real(db) => {
+                let done = db.ingest_external_file_opts(&tuning.ingest, vec![file]);
+                done.map_err(|e| failed(e, "add a file to", &self.path))
+            }
+            #[cfg(test)]
+            Db::Memory(_) => Ok(()),
+        }
     }
 
     /// The entries before `to`, in order, by way of the cache.
-    pub(super) fn range(&self, to: &[u8]) -> DBRawIterator<'_> {
+    pub(super) fn range(&self, to: &[u8]) -> Cursor<'_> {
         let mut read = ReadOptions::default();
         read.set_iterate_upper_bound(to);
-        self.db.raw_iterator_opt(read)
+        self.cursor(read, Some(to))
+    }
+
+    fn cursor(&self, read: ReadOptions, to: Option<&[u8]>) -> Cursor<'_> {
+        // an instance in memory has no options to say it with
+        let _ = to;
+        match &self.db {
+            Db::Real(db) => Cursor::Real(db.raw_iterator_opt(read)),
+            #[cfg(test)]
+            Db::Memory(rows) => Cursor::Memory(rows.before(to), 0),
+        }
+    }
+
+    /// In a simulation, what a sorted file would bring.
+    #[cfg(test)]
+    pub(super) fn take(&self, changes: Vec<memory::Change>) {
+        if let Db::Memory(rows) = &self.db {
+            rows.apply(changes);
+        }
     }
 
     /// All entries from front to back, past the cache.
-    pub(super) fn scan(&self) -> DBRawIterator<'_> {
+    pub(super) fn scan(&self) -> Cursor<'_> {
         let mut read = ReadOptions::default();
         read.fill_cache(false);
         read.set_readahead_size(1 << 20);
-        self.db.raw_iterator_opt(read)
+        let mut cursor = self.cursor(read, None);
+        cursor.seek([0; 0]);
+        cursor
     }
 
     /// Makes the directory `into` with hard links to all data; its files and itself are durable, its name is not.
@@ -216,7 +338,12 @@ impl Rocks {
     /// # Errors
     /// When the disk fails.
     pub(super) fn checkpoint(&self, into: &Path) -> Result<(), Error> {
-        let checkpoint = Checkpoint::new(&self.db).map_err(|e| failed(e, "copy", &self.path))?;
+        let db = match &self.db {
+            Db::Real(db) => db,
+            #[cfg(test)]
+            Db::Memory(rows) => return rows.checkpoint(into).map_err(|e| Error::io(e, "copy the state to", into)),
+        };
+        let checkpoint = Checkpoint::new(db).map_err(|e| failed(e, "copy", &self.path))?;
         checkpoint.create_checkpoint_with_log_size(into, 0).map_err(|e| failed(e, "copy the state to", into))
     }
 
@@ -224,9 +351,24 @@ impl Rocks {
     pub(super) fn destroy(self) {
         let Self { db, path, .. } = self;
         drop(db);
-        if let Err(error) = std::fs::remove_dir_all(&path) {
+        if let Err(error) = disk::remove_dir_all(&path) {
             tracing::warn!("cannot remove {}: {error}", path.display());
         }
+    }
+}
+
+/// What is in a batch.
+#[cfg(test)]
+#[derive(Default)]
+struct Changes(Vec<memory::Change>);
+
+#[cfg(test)]
+impl rocksdb::WriteBatchIterator for Changes {
+    fn put(&mut self, key: &[u8], value: &[u8]) {
+        self.0.push(memory::Change::Put(key.into(), value.into()));
+    }
+    fn delete(&mut self, key: &[u8]) {
+        self.0.push(memory::Change::Delete(key.into()));
     }
 }
 

@@ -5,15 +5,14 @@
 use super::filter;
 use super::held::{Held, Ordered};
 use super::indexed::{self, Indexed};
-use super::rocks::{Rocks, failed};
+use super::rocks::{Cursor, Rocks, failed};
 use super::spill::split_value;
 use crate::{Epoch, Error};
-use rocksdb::DBRawIterator;
 use std::path::Path;
 
 /// The rows of one place, from a key on.
 pub(super) enum Run<'a> {
-    Disk(DBRawIterator<'a>, &'a Path),
+    Disk(Cursor<'a>, &'a Path),
     Held(Ordered<'a>),
     Restored(indexed::Ordered<'a>),
 }

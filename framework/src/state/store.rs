@@ -8,9 +8,9 @@ use super::backend::Report;
 use super::rocks::{Rocks, Tuning};
 use super::snapshot::{Base, Delta, StateSnapshot};
 use super::spill::Spill;
+use crate::disk;
 use crate::{Attempt, Epoch, Error, ErrorKind};
 use std::collections::HashMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -23,7 +23,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Makes the names in a directory durable.
 pub(super) fn sync_directory(path: &Path) -> Result<(), Error> {
-    File::open(path).and_then(|d| d.sync_all()).map_err(|e| Error::io(e, "sync the directory", path))
+    disk::sync_dir(path).map_err(|e| Error::io(e, "sync the directory", path))
 }
 
 /// The bounds of chains and of memory. Constants; tests take smaller ones.
@@ -109,12 +109,12 @@ pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+        if let Err(error) = disk::remove_dir_all(&self.0) {
             tracing::debug!("cannot remove {}: {error}", self.0.display());
         }
         // The attempt's directory goes with the last one.
         if let Some(parent) = self.0.parent() {
-            let _ = std::fs::remove_dir(parent);
+            let _ = disk::remove_dir(parent);
         }
     }
 }

@@ -37,16 +37,20 @@ pub(super) fn run(shared: &Shared, jobs: &Receiver<Finished>) {
         if shared.is_stopped() {
             return;
         }
-        let batch = std::iter::once(first).chain(jobs.try_iter().take(QUEUE));
-        let batch: Vec<_> = batch.map(|mut finished| (sync(shared, finished.file.take()), finished)).collect();
-        if batch.iter().any(|(file, _)| file.is_some())
-            && let Err(error) = sync_directory(&shared.checkpoints.join("state"))
-        {
-            shared.poison(&error);
-        }
-        for (file, finished) in batch {
-            report(file, &finished);
-        }
+        step(shared, std::iter::once(first).chain(jobs.try_iter().take(QUEUE)));
+    }
+}
+
+/// Makes these durable, together, and reports them.
+pub(super) fn step(shared: &Shared, batch: impl Iterator<Item = Finished>) {
+    let batch: Vec<_> = batch.map(|mut finished| (sync(shared, finished.file.take()), finished)).collect();
+    if batch.iter().any(|(file, _)| file.is_some())
+        && let Err(error) = sync_directory(&shared.checkpoints.join("state"))
+    {
+        shared.poison(&error);
+    }
+    for (file, finished) in batch {
+        report(file, &finished);
     }
 }
 

@@ -17,6 +17,7 @@
 //! is removed while a copy is under way, for closing a gap moves rows past the cursor.
 
 use crate::key::{group_of, visit_bytes};
+use crate::mutant::broken;
 use serde::Serialize;
 use std::ops::Range;
 
@@ -283,6 +284,7 @@ impl<K: Eq, S> RowTable<K, S> {
             if self.copying
                 && (old == stamp - 1 || self.whole)
                 && (at, block) >= self.cursor
+                && !broken("S5")
                 && let Some((k, s)) = &slot.row
             {
                 save(self.first + place.0, k, s);

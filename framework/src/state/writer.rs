@@ -11,10 +11,10 @@ use super::delta::{self, PIECE_BYTES, Piece};
 use super::snapshot::FileRef;
 use super::store::{Shared, Store, lock};
 use super::syncer::Finished;
+use crate::disk::File;
 use crate::{Epoch, Error};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -110,15 +110,23 @@ impl Writer {
     /// Works until told to stop, or until nobody is left who could send.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         while let Ok(job) = jobs.recv() {
-            if self.shared.is_stopped() {
+            if !self.step(job) {
                 return;
             }
-            match job {
-                Job::Piece(store, epoch, piece) => self.piece(&store, epoch, piece),
-                Job::Finish(store, epoch, piece, entries, whole) => self.finish(store, epoch, piece, entries, whole),
-                Job::Stop => return,
-            }
         }
+    }
+
+    /// Does one thing; false if it was the last one.
+    pub(super) fn step(&mut self, job: Job) -> bool {
+        if self.shared.is_stopped() {
+            return false;
+        }
+        match job {
+            Job::Piece(store, epoch, piece) => self.piece(&store, epoch, piece),
+            Job::Finish(store, epoch, piece, entries, whole) => self.finish(store, epoch, piece, entries, whole),
+            Job::Stop => return false,
+        }
+        true
     }
 
     fn piece(&mut self, store: &Store, epoch: Epoch, piece: Piece) {
