@@ -10,6 +10,7 @@ pub(crate) mod simulated;
 
 use std::fs;
 use std::io::{self, Read, Write};
+#[cfg(feature = "rocksdb")]
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 #[cfg(test)]
@@ -130,6 +131,7 @@ impl Drop for Lock {
 
 impl File {
     /// Fills `into` with what begins at a place.
+    #[cfg(feature = "rocksdb")]
     pub(crate) fn read_exact_at(&self, into: &mut [u8], at: u64) -> io::Result<()> {
         match self {
             Self::Real(file) => file.read_exact_at(into, at),
@@ -197,21 +199,25 @@ pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Makes a directory and those above it, as far as they are missing.
+#[cfg(feature = "rocksdb")]
 pub(crate) fn create_dir_all(path: &Path) -> io::Result<()> {
     on!(disk => disk.create_dir_all(path), fs::create_dir_all(path))
 }
 
 /// How many bytes a file has.
+#[cfg(feature = "rocksdb")]
 pub(crate) fn len(path: &Path) -> io::Result<u64> {
     on!(disk => disk.len(path), Ok(fs::metadata(path)?.len()))
 }
 
 /// Gives a file another name beside its own, or, where file systems cannot, copies it.
+#[cfg(feature = "rocksdb")]
 pub(crate) fn link(from: &Path, to: &Path) -> io::Result<()> {
     on!(disk => disk.link(from, to), fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)))
 }
 
 /// Makes a file of these bytes.
+#[cfg(feature = "rocksdb")]
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::create(path)?.write_all(bytes)
 }

@@ -8,8 +8,8 @@
 //! the power goes; disks fail; answers are lost or late; people delete and damage things. When there are none left the
 //! job has to come to its end, and each record must be visible, once (`output.rs`).
 //!
-//! In place of RocksDB there are sorted rows in memory, which it keeps on the simulated disk (`state/memory.rs`); limits
-//! are so small that rows leave memory, are folded and are read in files all the time.
+//! In place of RocksDB there are sorted rows in memory, kept on the simulated disk (`state/memory.rs`); limits are so
+//! small that rows leave memory, are folded and are read in files all the time.
 //!
 //! The same is run with each rule of the protocol broken (`mutant.rs`), and has to go wrong (`tests.rs`).
 

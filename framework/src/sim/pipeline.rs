@@ -26,8 +26,8 @@ pub(super) struct Size {
     pub(super) keep: usize,
     /// Whether there is a sink of files.
     pub(super) parts: bool,
-    /// What counts the records on their way: an operator with items, or a keyed one with rows, of which so many are kept
-    /// in memory.
+    /// What counts the records on their way: an operator with items, or a keyed one with rows, of which so many are
+    /// kept in memory.
     pub(super) rows: Option<usize>,
 }
 

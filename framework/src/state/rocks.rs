@@ -217,6 +217,15 @@ impl Rocks {
         &self.path
     }
 
+    /// The instance, which there is but in a simulation.
+    fn real(&self) -> Result<&DB, Error> {
+        match &self.db {
+            Db::Real(db) => Ok(db),
+            #[cfg(test)]
+            Db::Memory(_) => Err(Error::new(ErrorKind::Failed, "an instance in memory has no database")),
+        }
+    }
+
     fn family<'a>(&self, db: &'a DB) -> Result<&'a ColumnFamily, Error> {
         db.cf_handle(FAMILY).ok_or_else(|| damaged(&self.path, "it has no column family"))
     }
@@ -232,21 +241,19 @@ impl Rocks {
         wanted: &mut Vec<usize>,
         mut hit: impl FnMut(usize, &[u8]) -> Result<bool, Error>,
     ) -> Result<(), Error> {
-        let db = match &self.db {
-            Db::Real(db) => db,
-            #[cfg(test)]
-            Db::Memory(rows) => {
-                let mut open = Vec::new();
-                for index in std::mem::take(wanted) {
-                    let row = rows.get(keys.get(index));
-                    if !row.map_or(Ok(false), |row| hit(index, &row))? {
-                        open.push(index);
-                    }
+        #[cfg(test)]
+        if let Db::Memory(rows) = &self.db {
+            let mut open = Vec::new();
+            for index in std::mem::take(wanted) {
+                let row = rows.get(keys.get(index));
+                if !row.map_or(Ok(false), |row| hit(index, &row))? {
+                    open.push(index);
                 }
-                *wanted = open;
-                return Ok(());
             }
-        };
+            *wanted = open;
+            return Ok(());
+        }
+        let db = self.real()?;
         let family = self.family(db)?;
         let mut open = Vec::new();
         for chunk in wanted.chunks(MULTI_GET_KEYS) {
@@ -338,11 +345,11 @@ impl Rocks {
     /// # Errors
     /// When the disk fails.
     pub(super) fn checkpoint(&self, into: &Path) -> Result<(), Error> {
-        let db = match &self.db {
-            Db::Real(db) => db,
-            #[cfg(test)]
-            Db::Memory(rows) => return rows.checkpoint(into).map_err(|e| Error::io(e, "copy the state to", into)),
-        };
+        #[cfg(test)]
+        if let Db::Memory(rows) = &self.db {
+            return rows.checkpoint(into).map_err(|e| Error::io(e, "copy the state to", into));
+        }
+        let db = self.real()?;
         let checkpoint = Checkpoint::new(db).map_err(|e| failed(e, "copy", &self.path))?;
         checkpoint.create_checkpoint_with_log_size(into, 0).map_err(|e| failed(e, "copy the state to", into))
     }
